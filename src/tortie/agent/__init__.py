@@ -1,0 +1,1 @@
+"""The calico-node container: supervisor, start-up, watch, compute, apply, health."""

@@ -1,0 +1,1 @@
+"""BGP: who peers with whom, rendered for BIRD 2, and its control socket."""

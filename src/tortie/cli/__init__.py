@@ -1,0 +1,1 @@
+"""tortiectl, also installed as calicoctl."""

@@ -1,0 +1,1 @@
+"""One interface to the cluster's state (datastore.interface) and its backends."""

@@ -1,0 +1,1 @@
+"""Resource kinds, names and constants: plain data, no I/O."""

@@ -1,0 +1,1 @@
+"""Pools, blocks and nodes in, desired routes and tunnels out: pure."""

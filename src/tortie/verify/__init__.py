@@ -1,0 +1,1 @@
+"""Probes between pods and the judgement of what each node reports."""
