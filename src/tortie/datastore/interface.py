@@ -4,7 +4,7 @@ Semantics are Kubernetes': every stored object carries `metadata.resource_versio
 compare-and-swap on it. Backends raise only the errors below; each message names kind, object and reason.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -60,9 +60,9 @@ class Listing(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Event(Generic[T]):
-    """One change. For `deleted`, `object` is the last state; `bookmark` only moves the resource version."""
+    """One change. For `deleted`, `object` is the last state. Backends keep bookmarks to themselves."""
 
-    type: Literal["added", "modified", "deleted", "bookmark"]
+    type: Literal["added", "modified", "deleted"]
     object: T
     resource_version: str
 
@@ -74,22 +74,31 @@ class Datastore(Protocol):
         """Raise NotFoundError when it is not there."""
 
     async def list(self, kind: type[R], namespace: str = "", field_selector: str = "") -> Listing[R]:
-        """All objects (paged under the hood); an empty namespace means all namespaces."""
+        """All objects (paged under the hood); an empty namespace means all namespaces. An object that does
+        not fit its kind is left out and logged: one bad object must not stop the network of a cluster."""
 
     async def create(self, resource: R) -> R:
         """Return it as stored. Raise AlreadyExistsError."""
 
     async def update(self, resource: R) -> R:
-        """Replace it if `metadata.resource_version` is still current, else raise ConflictError."""
+        """Replace it if `metadata.resource_version` is still current, else raise ConflictError (also when it
+        was deleted since; NotFoundError only when the uid does not say which object was meant)."""
 
     async def delete(self, resource: Resource) -> None:
-        """Delete it if resource version and uid (where set) still match. Raise ConflictError or NotFoundError."""
+        """Delete it if resource version and uid (where set) match. Raise ConflictError or NotFoundError."""
 
-    async def patch(self, kind: type[R], name: str, patch: dict[str, Any], namespace: str = "", subresource: str = "") -> R:
+    async def patch(
+        self, kind: type[R], name: str, patch: dict[str, Any], namespace: str = "", subresource: str = ""
+    ) -> R:
         """JSON merge patch (RFC 7386); subresource is "" or "status"."""
 
-    def watch(self, kind: type[R], resource_version: str, namespace: str = "", field_selector: str = "") -> AsyncIterator[Event[R]]:
-        """Changes after `resource_version`, resumed over dropped connections; raises GoneError on 410."""
+    def watch(
+        self, kind: type[R], resource_version: str, namespace: str = "", field_selector: str = ""
+    ) -> AsyncGenerator[Event[R], None]:
+        """Changes after `resource_version`, without end, resumed over dropped connections with back-off.
+
+        Close it with `aclose`. Raise GoneError on 410, ForbiddenError or InvalidError when it is refused.
+        """
 
     async def close(self) -> None:
         """Release connections."""

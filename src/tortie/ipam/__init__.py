@@ -1,1 +1,1 @@
-"""Address management: pure block arithmetic (ipam.block) and the claim/assign/release protocol (ipam.allocator)."""
+"""Address management: arithmetic of blocks and pools (pure), claiming blocks, assigning and releasing."""

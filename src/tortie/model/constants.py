@@ -14,6 +14,20 @@ ANNOTATION_POD_IP: Final = "cni.projectcalico.org/podIP"
 ANNOTATION_POD_IPS: Final = "cni.projectcalico.org/podIPs"
 ANNOTATION_CONTAINER_ID: Final = "cni.projectcalico.org/containerID"
 
+# On crd.projectcalico.org/v1 objects: metadata as JSON, where Calico's clients keep labels and annotations.
+ANNOTATION_METADATA: Final = "projectcalico.org/metadata"
+
+# Labels of a BlockAffinity.
+LABEL_HOSTNAME_HASH: Final = "projectcalico.org/hostname-hash"
+LABEL_AFFINITY_TYPE: Final = "projectcalico.org/affinity-type"
+LABEL_IP_VERSION: Final = "projectcalico.org/ip-version"
+AFFINITY_TYPE_HOST: Final = "host"
+
+# Labels that a WorkloadEndpoint has beside its pod's.
+LABEL_NAMESPACE: Final = "projectcalico.org/namespace"
+LABEL_ORCHESTRATOR: Final = "projectcalico.org/orchestrator"
+LABEL_SERVICE_ACCOUNT: Final = "projectcalico.org/serviceaccount"
+
 IPIP_DEVICE: Final = "tunl0"
 VXLAN_DEVICE: Final = "vxlan.calico"
 VXLAN_VNI: Final = 4096

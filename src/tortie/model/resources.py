@@ -51,6 +51,8 @@ class AllocationAttribute(Struct, omit_defaults=False, kw_only=True):
 
     handle_id: str | None = None
     secondary: dict[str, str] | None = None
+    alternate_owner_attrs: dict[str, str] | None = field(default=None, name="alternateOwnerAttrs")
+    released_at: str | None = field(default=None, name="releasedAt")  # cooling down: held, but by nobody
 
 
 class IPAMBlockSpec(Struct, rename="camel", kw_only=True):
@@ -255,6 +257,7 @@ class PodSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     node_name: str = ""
     service_account_name: str = ""
     host_network: bool = False
+    init_containers: list[Container] = field(default_factory=list)
     containers: list[Container] = field(default_factory=list)
 
 

@@ -14,7 +14,8 @@ class Route:
     """A route that the agent owns (protocol 80, main table).
 
     `kind` blackhole has neither device nor gateway. `onlink` tells the kernel not to check that the gateway
-    is on the device's subnet (RTNH_F_ONLINK). `source` is the preferred source address of the host's own packets.
+    is on the device's subnet (RTNH_F_ONLINK). `source` is the preferred source address of the host's own
+    packets.
     """
 
     destination: IPv4Network
@@ -48,7 +49,7 @@ class VXLANTunnel:
 
 @dataclass(frozen=True, slots=True, order=True)
 class VXLANPeer:
-    """Another node's VTEP: a permanent neighbour `address`→`mac` and an FDB entry `mac`→`node` on vxlan.calico."""
+    """Another node's VTEP: permanent neighbour `address`→`mac` and FDB entry `mac`→`node` on vxlan.calico."""
 
     address: IPv4Address
     mac: str
@@ -57,7 +58,7 @@ class VXLANPeer:
 
 @dataclass(frozen=True, slots=True)
 class Masquerade:
-    """Traffic from `sources` (pools with natOutgoing) to anything outside `pools` (all pools) is masqueraded."""
+    """Traffic from `sources` (pools with natOutgoing) to whatever is outside `pools` (all) is masqueraded."""
 
     sources: frozenset[IPv4Network] = frozenset()
     pools: frozenset[IPv4Network] = frozenset()

@@ -1,0 +1,48 @@
+# Every entry point. Settings come from the environment: LAB_NAME, LAB_DIR, LAB_API_PORT, TORTIE_CACHE, INVENTORY (docs/lab.md).
+SHELL := /bin/bash
+INVENTORY ?= inventory/lab
+export INVENTORY
+PYTHON := .venv/bin/python
+PLAYBOOK := .venv/bin/ansible-playbook -i $(INVENTORY)
+
+.DEFAULT_GOAL := help
+.PHONY: help up down verify test lint load ssh clean image bundle molecule deps
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: ## a two-node cluster in containers, ending with the proof (BUNDLE=dir: a bundle made elsewhere)
+	@BUNDLE="$(BUNDLE)" lab/up.sh
+
+down: deps ## remove the lab: machines, network, processes, keys
+	@$(PLAYBOOK) lab/destroy.yml
+
+verify: deps ## prove routes, tunnels, peering and MTU on the running cluster
+	@$(PLAYBOOK) playbooks/verify.yml
+
+test: ## unit tests, integration tests and the Molecule scenario (root)
+	@lab/test.sh
+
+lint: deps ## every static check
+	@lab/lint.sh
+
+load: ## import an image archive into every node: make load IMAGE=app.tar
+	@lab/load.sh "$(IMAGE)"
+
+ssh: ## a shell or a command on a node: make ssh NODE=worker-01 CMD="ip route"
+	@lab/ssh.sh $(NODE) $(if $(CMD),'$(subst ','\'',$(CMD))')
+
+clean: down ## down, and drop the project's caches
+	@lab/clean.sh
+
+image: deps ## build the network's image; prints the archive's path
+	@$(PYTHON) -m lab.image
+
+bundle: deps ## make or fetch the Kubernetes bundle; prints its directory
+	@$(PYTHON) -m lab.bundle
+
+molecule: deps ## the Molecule scenario only (root)
+	@.venv/bin/molecule test --scenario-name default
+
+deps:
+	@lab/deps.sh

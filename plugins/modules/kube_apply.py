@@ -1,0 +1,313 @@
+#!/usr/bin/python
+"""Ansible module: Kubernetes objects as they are to be."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kube_apply
+short_description: Apply Kubernetes objects on the server side, only where something differs
+version_added: 0.1.0
+author: Tortie contributors
+description:
+  - Asks the API server what it would make of the definitions (dry run), compares that with what it stores,
+    and applies them when they differ. Fields that the definitions do not name are left alone.
+  - Definitions of kinds and namespaces may stand beside the objects that need them.
+  - Objects that are no longer among the definitions stay.
+  - Runs kubectl, with everything on its standard input.
+options:
+  definitions:
+    description: The objects.
+    type: list
+    elements: dict
+    default: []
+  patches:
+    description: Objects that are changed where they exist and are never created.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      definition:
+        description: The object with the fields that it must have.
+        type: dict
+        required: true
+      absent_means:
+        description: By dotted path, the value that a missing field stands for.
+        type: dict
+        default: {}
+      immutable:
+        description:
+          - Dotted paths of fields that cannot be changed.
+          - Another value than the stored one is an error, found before anything is applied.
+        type: list
+        elements: str
+        default: []
+      remedy:
+        description: What to do about a field that cannot be changed; ends the error message.
+        type: str
+  kubeconfig:
+    description: Credentials of an administrator.
+    type: path
+    default: /etc/kubernetes/admin.conf
+  field_manager:
+    description: The name under which the server remembers who set a field.
+    type: str
+    default: tortie
+  wait:
+    description: Wait until the applied kinds (CustomResourceDefinition) are served.
+    type: bool
+    default: true
+  wait_timeout:
+    description: Seconds that O(wait) may take.
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    description: Reports what would change; the server is only asked for dry runs.
+    support: full
+  diff_mode:
+    description: One difference per object, without status and bookkeeping; values of a Secret are not shown.
+    support: full
+requirements:
+  - kubectl 1.18 or later on the host
+"""
+
+EXAMPLES = r"""
+- name: Keep a namespace and a quota in it
+  tortie.cluster.kube_apply:
+    definitions:
+      - apiVersion: v1
+        kind: Namespace
+        metadata:
+          name: web
+      - apiVersion: v1
+        kind: ResourceQuota
+        metadata:
+          name: pods
+          namespace: web
+        spec:
+          hard:
+            pods: "20"
+"""
+
+RETURN = r"""
+created:
+  description: Objects that did not exist.
+  returned: success
+  type: list
+  elements: str
+  sample: [DaemonSet calico-node in namespace kube-system]
+updated:
+  description: Objects that differed.
+  returned: success
+  type: list
+  elements: str
+unchanged:
+  description: Objects that were as they are to be.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tortie.cluster.plugins.module_utils import kube_apply as core
+
+# Seconds. Longer than the API server's own limit for a request, 60 s.
+REQUEST_TIMEOUT = 70
+ATTEMPTS = 5
+PAUSE = 2.0
+
+
+class Kubectl:
+    """kubectl with one kubeconfig. Failures end the module with a sentence."""
+
+    def __init__(self, module: AnsibleModule, kubeconfig: str, manager: str) -> None:
+        self.module = module
+        program = module.get_bin_path("kubectl", required=True, opt_dirs=["/usr/local/bin", "/opt/bin"])
+        self.command = [program, "--kubeconfig", kubeconfig, f"--request-timeout={REQUEST_TIMEOUT}s"]
+        self.apply_options = ["--server-side", "--force-conflicts", f"--field-manager={manager}"]
+
+    def get(self, documents: list[core.Document]) -> dict[core.Key, core.Document]:
+        """The stored objects of the same names; missing ones are left out."""
+        if not documents:
+            return {}
+        output = self._run(
+            ["get", "-o", "json", "--ignore-not-found", "-f", "-"], documents, "read the objects"
+        )
+        return core.parse_objects(output)
+
+    def preview(self, documents: list[core.Document]) -> dict[core.Key, core.Document]:
+        """What the server would store."""
+        if not documents:
+            return {}
+        options = [*self.apply_options, "--dry-run=server"]
+        output = self._run(["apply", *options, "-o", "json", "-f", "-"], documents, "check the objects")
+        return core.parse_objects(output)
+
+    def apply(self, documents: list[core.Document]) -> None:
+        """Store them."""
+        self._run(["apply", *self.apply_options, "-o", "name", "-f", "-"], documents, "apply the objects")
+
+    def _run(self, arguments: list[str], documents: list[core.Document], action: str) -> str:
+        data = core.as_list(documents)
+        for attempt in range(1, ATTEMPTS + 1):
+            status, stdout, stderr = self.module.run_command([*self.command, *arguments], data=data)
+            if status == 0:
+                return str(stdout)
+            if attempt == ATTEMPTS or not core.is_transient(stderr):
+                self.module.fail_json(msg=core.refusal(action, stderr, stdout), rc=status)
+            time.sleep(PAUSE)
+        raise AssertionError("the last attempt returned or failed")
+
+    def wait_served(self, documents: list[core.Document], timeout: int) -> None:
+        """Return when every CustomResourceDefinition among the documents is served."""
+        kinds = [item for item in documents if item["kind"] == core.CRD]
+        deadline = time.monotonic() + timeout
+        while True:
+            waiting = core.unready(self.get(kinds).values())
+            if not waiting:
+                return
+            if time.monotonic() > deadline:
+                self.module.fail_json(msg=f"After {timeout} s (wait_timeout): {' '.join(waiting)}")
+            time.sleep(0.5)
+
+
+def run(module: AnsibleModule) -> dict[str, Any]:
+    """Do what the parameters say; return the module's result."""
+    definitions: list[core.Document] = module.params["definitions"]
+    patches = [patch_of(item) for item in module.params["patches"]]
+    wrong = core.problems([*definitions, *(patch.definition for patch in patches)])
+    if wrong:
+        module.fail_json(msg=f"The objects cannot be applied: {' '.join(wrong)}")
+    kubeconfig = module.params["kubeconfig"]
+    if not Path(kubeconfig).exists():
+        return without_cluster(module, kubeconfig, definitions)
+    kubectl = Kubectl(module, kubeconfig, module.params["field_manager"])
+    return reconcile(module, kubectl, definitions, patches)
+
+
+def patch_of(item: dict[str, Any]) -> core.Patch:
+    """One element of parameter patches."""
+    patch = core.Patch(item["definition"], item["absent_means"], item["immutable"])
+    return replace(patch, remedy=item["remedy"]) if item["remedy"] else patch
+
+
+def without_cluster(
+    module: AnsibleModule, kubeconfig: str, definitions: list[core.Document]
+) -> dict[str, Any]:
+    """In check mode a cluster that is not there yet would get everything; otherwise it is an error."""
+    if not module.check_mode:
+        module.fail_json(
+            msg=f"kubeconfig {kubeconfig} does not exist; run this on a control plane, after kubeadm init."
+        )
+    return result(core.Plan(created=[core.key_of(item) for item in definitions]))
+
+
+def reconcile(
+    module: AnsibleModule,
+    kubectl: Kubectl,
+    definitions: list[core.Document],
+    patches: list[core.Patch],
+) -> dict[str, Any]:
+    """Look at everything, refuse what cannot be, then write: first what other objects need, then the rest."""
+    first, later = core.split([*definitions, *(patch.definition for patch in patches)])
+    live = kubectl.get(first)
+    missing = {key.name for key in map(core.key_of, first) if key not in live}
+    reachable = [item for item in later if not needs(item, missing, first)]
+    live.update(kubectl.get(reachable))
+    conflicts = [
+        sentence
+        for patch in patches
+        if core.key_of(patch.definition) in live
+        for sentence in core.immutable_conflicts(patch, live[core.key_of(patch.definition)])
+    ]
+    if conflicts:
+        module.fail_json(msg=" ".join(conflicts))
+
+    wanted_patches = {core.key_of(patch.definition): patch for patch in patches}
+    plan = core.Plan()
+    for stage in (first, later):
+        todo = []
+        for item in stage:
+            patch = wanted_patches.get(core.key_of(item))
+            if patch is None:
+                todo.append(item)
+            elif core.key_of(item) in live:
+                if core.patch_differences(patch, live[core.key_of(item)]):
+                    todo.append(item)
+                else:
+                    plan.unchanged.append(core.key_of(item))
+        if module.check_mode:
+            unknown = [item for item in todo if needs(item, missing, first)]
+            todo = [item for item in todo if item not in unknown]
+            plan.extend(core.compare({core.key_of(item): item for item in unknown}, {}))
+        step = core.compare(kubectl.preview(todo), live)
+        plan.extend(step)
+        if step.changed and not module.check_mode:
+            kubectl.apply(todo)
+            if module.params["wait"]:
+                kubectl.wait_served(todo, module.params["wait_timeout"])
+    return result(plan)
+
+
+def needs(item: core.Document, missing: set[str], first: list[core.Document]) -> bool:
+    """Whether the kind or the namespace of an object is among the definitions and not on the server yet."""
+    if str(item["metadata"].get("namespace") or "") in missing & names_of("Namespace", first):
+        return True
+    return any(
+        definition["kind"] == core.CRD
+        and definition["metadata"]["name"] in missing
+        and definition["spec"]["group"] == core.group_of(item)
+        and definition["spec"]["names"]["kind"] == item["kind"]
+        for definition in first
+    )
+
+
+def names_of(kind: str, documents: list[core.Document]) -> set[str]:
+    """Names of the documents of one kind."""
+    return {str(item["metadata"]["name"]) for item in documents if item["kind"] == kind}
+
+
+def result(plan: core.Plan) -> dict[str, Any]:
+    """The module's answer."""
+    return {
+        "changed": plan.changed,
+        "created": [str(key) for key in plan.created],
+        "updated": [str(key) for key in plan.updated],
+        "unchanged": [str(key) for key in plan.unchanged],
+        "diff": plan.differences,
+    }
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "definitions": {"type": "list", "elements": "dict", "default": []},
+            "patches": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "definition": {"type": "dict", "required": True},
+                    "absent_means": {"type": "dict", "default": {}},
+                    "immutable": {"type": "list", "elements": "str", "default": []},
+                    "remedy": {"type": "str"},
+                },
+            },
+            "kubeconfig": {"type": "path", "default": "/etc/kubernetes/admin.conf"},
+            "field_manager": {"type": "str", "default": "tortie"},
+            "wait": {"type": "bool", "default": True},
+            "wait_timeout": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    module.exit_json(**run(module))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The node's own tunnel addresses: assigned when a pool needs the tunnel, released when none does."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Final
+
+from tortie.agent.startup import Identity, annotate, get_node
+from tortie.datastore.interface import Datastore
+from tortie.ipam.allocator import Allocator
+from tortie.ipam.pools import select
+from tortie.model.constants import ANNOTATION_IPIP_TUNNEL, ANNOTATION_VXLAN_MAC, ANNOTATION_VXLAN_TUNNEL
+from tortie.model.names import tunnel_handle_id, vtep_mac
+from tortie.model.nodeinfo import BGPNode
+from tortie.model.resources import IPPool, Node
+from tortie.routing.pools import TunnelKind
+
+log = logging.getLogger(__name__)
+
+_KINDS: Final[tuple[TunnelKind, ...]] = ("ipip", "vxlan")
+_ATTRIBUTE_TYPES: Final[dict[TunnelKind, str]] = {"ipip": "ipipTunnelAddress", "vxlan": "vxlanTunnelAddress"}
+
+
+class TunnelAddresses:
+    """Keeps the addresses of this node's tunnels and announces them in its annotations."""
+
+    def __init__(self, datastore: Datastore, allocator: Allocator, identity: Identity) -> None:
+        self._datastore = datastore
+        self._allocator = allocator
+        self._name = identity.node.name
+        self._held: dict[TunnelKind, IPv4Address] = {}
+        self._done: frozenset[TunnelKind] | None = None  # the kinds in use when `ensure` last succeeded
+
+    def own(self, node: BGPNode) -> BGPNode:
+        """`node` with what this agent knows for sure about its tunnels."""
+        vxlan = self._held.get("vxlan")
+        return replace(
+            node,
+            ipip_tunnel=self._held.get("ipip"),
+            vxlan_tunnel=vxlan,
+            vxlan_mac=vtep_mac(self._name) if vxlan else None,
+        )
+
+    async def ensure(self, kinds: frozenset[TunnelKind], pools: Sequence[IPPool]) -> bool:
+        """Hold exactly one address for each kind in use; return whether something changed.
+
+        Raise NoAddressError or a DatastoreError; calling again continues where it failed.
+        """
+        if self._done == kinds:
+            return False
+        node = await get_node(self._datastore, self._name)
+        for kind in _KINDS:
+            if kind in kinds:
+                self._held[kind] = await self._assign(kind, node, pools)
+            else:
+                self._held.pop(kind, None)
+                await self._allocator.release_handle(tunnel_handle_id(kind, self._name))
+        await annotate(self._datastore, node, self.annotations())
+        self._done = kinds
+        return True
+
+    async def _assign(self, kind: TunnelKind, node: Node, pools: Sequence[IPPool]) -> IPv4Address:
+        of_kind = [pool for pool in pools if _encapsulates(pool, kind)]
+        names = {item.name for item in select(of_kind, "Tunnel", node.metadata.labels).eligible}
+        address = await self._allocator.assign(
+            handle_id=tunnel_handle_id(kind, self._name),
+            attributes={"node": self._name, "type": _ATTRIBUTE_TYPES[kind]},
+            use="Tunnel",
+            # None eligible: let the allocator choose among all pools, or explain why it cannot.
+            pools=[pool for pool in of_kind if pool.metadata.name in names] or None,
+        )
+        if self._held.get(kind) != address:
+            log.info("Tunnel address of %s: %s", kind, address)
+        return address
+
+    def annotations(self) -> dict[str, str | None]:
+        """What the Node's annotations shall say about its tunnels; None for an absent one."""
+        ipip, vxlan = self._held.get("ipip"), self._held.get("vxlan")
+        return {
+            ANNOTATION_IPIP_TUNNEL: str(ipip) if ipip else None,
+            ANNOTATION_VXLAN_TUNNEL: str(vxlan) if vxlan else None,
+            ANNOTATION_VXLAN_MAC: vtep_mac(self._name) if vxlan else None,
+        }
+
+
+def _encapsulates(pool: IPPool, kind: TunnelKind) -> bool:
+    mode = pool.spec.ipip_mode if kind == "ipip" else pool.spec.vxlan_mode
+    return mode != "Never"

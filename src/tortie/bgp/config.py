@@ -1,0 +1,205 @@
+"""BIRD 2 configuration of one node (BIRD >= 2.0.12, which brought the route attribute `onlink`): pure text.
+
+Only numbers, addresses and prefixes that were parsed before reach the text, never a string that a user wrote,
+so nothing needs quoting.
+
+Who writes what: BIRD writes to the kernel only what it learned over BGP (pools with IP-in-IP or without
+encapsulation). The agent writes VXLAN routes and the blackholes of the node's own blocks; BIRD knows the own
+blocks as static routes, to announce them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from tortie.model.constants import DEFAULT_AS_NUMBER, IPIP_DEVICE
+from tortie.routing.pools import Pool, pool_of
+
+BGP_PORT = 179  # RFC 4271 section 8.1.1
+
+# Seconds. BIRD holds back route updates for this long when it restarts and a peer stays away.
+GRACEFUL_RESTART_WAIT = 20
+# Seconds. RFC 4271 section 10 suggests 90; BIRD's own default (240) keeps a dead node's routes for 4 minutes.
+HOLD_TIME = 90
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class MeshPeer:
+    """Another node of the full mesh."""
+
+    address: IPv4Address
+    as_number: int = DEFAULT_AS_NUMBER
+
+
+@dataclass(frozen=True, slots=True)
+class BirdConfig:
+    """Everything that the configuration depends on. `address` is the node's own, with its subnet's length."""
+
+    address: IPv4Interface
+    as_number: int = DEFAULT_AS_NUMBER
+    port: int = BGP_PORT
+    pools: frozenset[Pool] = frozenset()
+    blocks: frozenset[IPv4Network] = frozenset()
+    peers: frozenset[MeshPeer] = frozenset()
+    debug: bool = False
+
+
+def protocol_name(peer: IPv4Address) -> str:
+    """Name of the BGP protocol for a mesh peer; tools tell the kind of a peer by it."""
+    return "Mesh_" + str(peer).replace(".", "_")
+
+
+def listens_only(own: IPv4Address, peer: IPv4Address) -> bool:
+    """Whether this side of a session waits to be called: when the peer's address is greater AS A STRING.
+
+    Numeric order would leave 10.0.0.9 and 10.0.0.10 both waiting when one of them runs Calico.
+    """
+    return str(peer) > str(own)
+
+
+def render(config: BirdConfig) -> str:
+    """The whole configuration file. Equal input gives equal text, whatever the order of its parts."""
+    # The most specific pool first, so that each route meets the pool it belongs to.
+    pools = sorted(config.pools, key=lambda pool: (-pool.cidr.prefixlen, pool))
+    sections = [
+        _globals(config.address.ip, config.debug),
+        _filters(config.address.network, pools),
+        _protocols(config.address.network, pools, sorted(config.blocks)),
+        _mesh(config, config.address.ip),
+    ]
+    return "\n".join(sections)
+
+
+def _globals(own: IPv4Address, debug: bool) -> str:
+    lines = [
+        "# Written by tortie-agent; changes are overwritten.",
+        "log stderr { debug, trace, info, remote, warning, error, auth, fatal, bug };"
+        if debug
+        else "log stderr { info, remote, warning, error, auth, fatal, bug };",
+        f"router id {own};",
+        "timeformat protocol iso long;",
+        "timeformat log iso long;",
+        f"graceful restart wait {GRACEFUL_RESTART_WAIT};",
+    ]
+    if debug:
+        lines.append("debug protocols { states, events };")
+    return "\n".join(lines) + "\n"
+
+
+def _within(pools: Sequence[Pool], action: str) -> list[str]:
+    """A clause for routes within any of the pools. BIRD has no empty prefix set: no pools, no clause."""
+    if not pools:
+        return []
+    networks = ", ".join(f"{pool.cidr}+" for pool in pools)
+    return [f"  if net ~ [ {networks} ] then {action}"]
+
+
+def _kernel_action(pool: Pool, subnet: IPv4Network) -> str:
+    """What the kernel export filter does with a block of `pool`."""
+    if pool.vxlan != "Never":
+        return "reject;"
+    if pool.ipip == "Never":
+        return "accept;"
+    # The order of these assignments matters: setting the interface forgets the gateway, and a gateway off
+    # the interface's subnet is refused unless onlink is already set.
+    tunnel = f'ifname = "{IPIP_DEVICE}"; onlink = true; gw = bgp_next_hop; accept;'
+    if pool.ipip == "CrossSubnet":
+        return f"{{ if bgp_next_hop ~ {subnet} then accept; {tunnel} }}"
+    return f"{{ {tunnel} }}"
+
+
+def _filters(subnet: IPv4Network, pools: Sequence[Pool]) -> str:
+    lines = [
+        "# What goes into the kernel: blocks of other nodes, unless the agent routes them (VXLAN).",
+        "filter kernel_export {",
+        "  if source != RTS_BGP then reject;",
+        *(line for pool in pools for line in _within([pool], _kernel_action(pool, subnet))),
+        "  reject;",
+        "}",
+        "",
+        "# Alien routes serve to resolve next hops in other subnets (the default route above all).",
+        "filter kernel_import {",
+        *_within(pools, "reject;"),
+        "  accept;",
+        "}",
+        "",
+        "filter mesh_import {",
+        *_within(pools, "accept;"),
+        "  reject;",
+        "}",
+        "",
+        "filter mesh_export {",
+        '  if proto = "own_blocks" then accept;',
+        "  reject;",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _exported(block: IPv4Network, pools: Sequence[Pool]) -> bool:
+    """Whether the pool of the block lets BGP announce it."""
+    pool = pool_of(block, pools)
+    return pool is not None and pool.bgp_export
+
+
+def _protocols(subnet: IPv4Network, pools: Sequence[Pool], blocks: Sequence[IPv4Network]) -> str:
+    announced = [block for block in blocks if _exported(block, pools)]
+    lines = [
+        "protocol device {",
+        "  scan time 2;",
+        "}",
+        "",
+        "# Only the subnet that the node speaks to its peers on.",
+        "protocol direct {",
+        "  ipv4;",
+        f"  interface {subnet};",
+        "}",
+        "",
+        "protocol kernel {",
+        "  learn;",
+        "  persist;",
+        "  graceful restart;",
+        "  scan time 2;",
+        "  ipv4 {",
+        "    import filter kernel_import;",
+        "    export filter kernel_export;",
+        "  };",
+        "}",
+        "",
+        "protocol static own_blocks {",
+        "  ipv4;",
+        *(f"  route {block} blackhole;" for block in announced),
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _mesh(config: BirdConfig, own: IPv4Address) -> str:
+    lines = [
+        "template bgp mesh {",
+        f"  local {own} port {config.port} as {config.as_number};",
+        "  multihop;",
+        "  graceful restart on;",
+        f"  hold time {HOLD_TIME};",
+        "  connect delay time 2;",
+        "  connect retry time 5;",
+        "  error wait time 5, 30;",
+        "  ipv4 {",
+        "    gateway recursive;",
+        "    next hop self;",
+        "    add paths on;",
+        "    import filter mesh_import;",
+        "    export filter mesh_export;",
+        "  };",
+        "}",
+    ]
+    for peer in sorted(config.peers):
+        lines += [
+            "",
+            f"protocol bgp {protocol_name(peer.address)} from mesh {{",
+            f"  neighbor {peer.address} port {config.port} as {peer.as_number};",
+        ]
+        if listens_only(own, peer.address):
+            lines.append("  passive on;")
+        lines.append("}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,48 @@
+"""DELs that wait: written by the shim when no agent answers, or by the agent when the datastore does not.
+
+A file `<container>.<interface>.<plugin>.del` holds a request as the shim sends it. It is there in full or not
+at all, and it is removed once the DEL has been carried out.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+from tortie.cni.config import decode
+
+
+class Journal:
+    """The journal in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def entries(self) -> list[Path]:
+        """Waiting requests, oldest first. A directory that does not exist holds none."""
+        with contextlib.suppress(FileNotFoundError):
+            files = [path for path in self._directory.iterdir() if path.suffix == ".del"]
+            return sorted(files, key=lambda path: path.stat().st_mtime_ns)
+        return []
+
+    def write(self, payload: bytes) -> Path:
+        """Keep a request. Raise OSError when it cannot be kept."""
+        environment, _config = decode(payload)
+        parts = (environment["CNI_CONTAINERID"], environment["CNI_IFNAME"], environment.get("CNI_TYPE", ""))
+        name = ".".join(parts).replace("/", "_")[:200]
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = self._directory / f".{name}.{os.getpid()}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(descriptor)
+        path = self._directory / f"{name}.del"
+        draft.replace(path)
+        return path
+
+    def as_del(self, payload: bytes) -> bytes:
+        """The DEL that takes back the ADD in `payload`."""
+        environment, config = decode(payload)
+        environment["CNI_COMMAND"] = "DEL"
+        items = [f"{key}={value}".encode("utf-8", "surrogateescape") for key, value in environment.items()]
+        return b"\0".join(items) + b"\0\0" + config

@@ -1,0 +1,26 @@
+"""Fixtures for every test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.components import apiserver as components
+from tests.components.apiserver import ApiServer
+from tortie.datastore.kubernetes import KubernetesDatastore, connect
+
+
+@pytest.fixture(scope="session")
+def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """One real API server for the whole run; `reset()` it, or use `datastore`, which does."""
+    with components.running(Path(tmp_path_factory.mktemp("apiserver"))) as server:
+        yield server
+
+
+@pytest.fixture
+async def datastore(apiserver: ApiServer) -> AsyncIterator[KubernetesDatastore]:
+    """A client of the real API server, which has no object of our kinds left from other tests."""
+    await asyncio.to_thread(apiserver.reset)
+    async with await connect(apiserver.kubeconfig) as client:
+        yield client

@@ -1,0 +1,224 @@
+"""Pods' interfaces against real kernels in network namespaces."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from tests.integration.dataplane.namespaces import Namespace, namespaces
+from tortie.dataplane import netns
+from tortie.dataplane.netlink import DataplaneError, Socket
+from tortie.dataplane.workload import Departure, InterfaceExistsError, WorkloadLink, Workloads, _create
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def place() -> Iterator[tuple[Namespace, Namespace, Namespace]]:
+    """A host that forwards, entered by this thread, and the namespaces of two pods."""
+    with namespaces(3) as (host, first, second):
+        host.exec("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        host.ip("link", "set", "lo", "up")
+        host.ip("addr", "add", "192.0.2.1/32", "dev", "lo")
+        with netns.entered(host.fd):
+            yield host, first, second
+
+
+Place = tuple[Namespace, Namespace, Namespace]
+
+
+def link(pod: Namespace, number: int = 1, **changes: str) -> WorkloadLink:
+    name = changes.get("host_name", f"cali{number}")
+    owner = changes.get("owner", f"container{number}")
+    ifname = changes.get("ifname", "eth0")
+    return WorkloadLink(name, pod.fd, ifname, IPv4Address("10.5.0.0") + number, 1440, owner)
+
+
+def test_two_pods_reach_each_other_and_the_host_without_a_bridge(place: Place) -> None:
+    host, first, second = place
+    Workloads().add(link(first, 1))
+    Workloads().add(link(second, 2))
+    assert first.reaches("10.5.0.2", size=1440 - 28)
+    assert second.reaches("10.5.0.1")
+    assert host.reaches("10.5.0.1")
+    assert {item["linkinfo"]["info_kind"] for item in host.json("link") if "linkinfo" in item} == {"veth"}
+
+
+def test_both_ends_are_as_promised(place: Place) -> None:
+    host, pod, _ = place
+    ends = Workloads().add(link(pod))
+    (outer,), (inner,) = host.json("link", "show", "cali1"), pod.json("addr", "show", "eth0")
+    assert (outer["address"], outer["ifalias"], outer["mtu"]) == (
+        "ee:ee:ee:ee:ee:ee",
+        "container1/eth0",
+        1440,
+    )
+    assert (ends.host_index, ends.mac, ends.index) == (outer["ifindex"], inner["address"], inner["ifindex"])
+    assert inner["mtu"] == 1440
+    addresses = [
+        (item["local"], item["prefixlen"]) for item in inner["addr_info"] if item["family"] == "inet"
+    ]
+    assert addresses == [("10.5.0.1", 32)]
+    routes = {route["dst"]: route for route in pod.json("route")}
+    assert routes.keys() == {"default", "169.254.1.1"}
+    assert routes["default"]["gateway"] == "169.254.1.1"
+    (neighbour,) = pod.json("neigh", "show", "nud", "permanent")
+    assert (neighbour["dst"], neighbour["lladdr"]) == ("169.254.1.1", "ee:ee:ee:ee:ee:ee")
+    (route,) = host.json("route")
+    assert (route["dst"], route["dev"], route["protocol"], route["scope"]) == (
+        "10.5.0.1",
+        "cali1",
+        "80",
+        "link",
+    )
+    for setting, value in (("proxy_arp", 1), ("forwarding", 1), ("route_localnet", 1), ("rp_filter", 2)):
+        assert host.exec("cat", f"/proc/sys/net/ipv4/conf/cali1/{setting}") == f"{value}\n"
+    assert host.exec("cat", "/proc/sys/net/ipv4/neigh/cali1/proxy_delay") == "0\n"
+    assert pod.exec("cat", "/proc/sys/net/ipv4/ip_forward") == "0\n"
+    assert any("UP" in item["flags"] for item in pod.json("link", "show", "lo"))
+
+
+def test_hardware_address_and_forwarding_follow_the_wish(place: Place) -> None:
+    _, pod, _ = place
+    ends = Workloads().add(replace(link(pod), mac="0a:00:00:00:00:07", forward=True))
+    assert ends.mac == "0a:00:00:00:00:07"
+    assert pod.exec("cat", "/proc/sys/net/ipv4/ip_forward") == "1\n"
+
+
+def test_a_second_add_leaves_the_interface_alone_and_answers_the_same(place: Place) -> None:
+    host, pod, _ = place
+    first = Workloads().add(link(pod))
+    assert Workloads().add(link(pod)) == first
+    assert Workloads().check(link(pod)) == []
+    assert host.devices() == ["cali1"]
+
+
+def test_a_stale_host_end_of_an_earlier_sandbox_is_replaced(place: Place) -> None:
+    _, old, new = place
+    Workloads().add(link(old, owner="old"))
+    Workloads().add(link(new, owner="new"))
+    assert old.devices() == []
+    assert Workloads().check(link(new, owner="new")) == []
+
+
+def test_a_name_that_is_taken_in_the_container_is_refused_and_nothing_is_left(place: Place) -> None:
+    host, pod, _ = place
+    pod.ip("link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+    with pytest.raises(InterfaceExistsError, match="has an interface named eth0 already"):
+        Workloads().add(link(pod))
+    assert host.devices() == []
+    assert set(pod.devices()) == {"eth0", "peer0"}
+
+
+def test_a_second_interface_of_one_container_is_refused_and_the_first_stays(place: Place) -> None:
+    _, pod, _ = place
+    Workloads().add(link(pod))
+    with pytest.raises(InterfaceExistsError, match="has interface eth0 in this network already"):
+        Workloads().add(link(pod, ifname="net1"))
+    assert Workloads().check(link(pod)) == []
+
+
+def test_an_address_that_somebody_else_routes_is_refused_and_nothing_is_left(place: Place) -> None:
+    host, pod, _ = place
+    host.ip("link", "add", "other", "up", "type", "veth", "peer", "name", "far")
+    host.ip("route", "add", "10.5.0.1/32", "dev", "other")
+    with pytest.raises(DataplaneError, match=r"10\.5\.0\.1/32.*routed to other already"):
+        Workloads().add(link(pod))
+    assert set(host.devices()) == {"other", "far"}
+    assert pod.devices() == []
+
+
+def test_a_route_that_a_dead_pod_left_gives_way(place: Place) -> None:
+    host, old, new = place
+    Workloads().add(link(old, 1))
+    Workloads().add(replace(link(new, 2), address=IPv4Address("10.5.0.1")))
+    (route,) = host.json("route")
+    assert route["dev"] == "cali2"
+    assert new.reaches("169.254.1.1") is False  # nobody has that address; it is a next hop only
+    assert host.reaches("10.5.0.1")
+
+
+def test_a_failure_inside_the_pod_takes_the_host_end_away(place: Place) -> None:
+    host, pod, _ = place
+    pod.ip("link", "set", "lo", "up")
+    pod.ip("route", "add", "default", "dev", "lo")
+    with pytest.raises(DataplaneError, match=r"0\.0\.0\.0/0 in the container"):
+        Workloads().add(link(pod))
+    assert host.devices() == []
+    assert pod.devices() == []
+    assert host.json("route") == []
+
+
+def test_a_namespace_that_is_none_is_refused(place: Place) -> None:
+    host, _, _ = place
+    with Path(os.devnull).open() as file, pytest.raises(OSError, match="not a network namespace"):
+        Workloads().add(WorkloadLink("cali1", file.fileno(), "eth0", IPv4Address("10.5.0.1"), 1440, "c"))
+    assert host.devices() == []
+
+
+def test_an_agent_killed_half_way_leaves_nothing_that_stops_the_next_add_or_del(place: Place) -> None:
+    host, pod, other = place
+    child = os.fork()
+    if child == 0:
+        with Socket() as sock:
+            sock.request(_create(link(pod)))
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert host.devices() == ["cali1"]
+    Workloads().add(link(other, owner="next"))
+    assert Workloads().check(link(other, owner="next")) == []
+    assert pod.devices() == []
+
+
+def test_del_removes_a_half_made_interface(place: Place) -> None:
+    host, pod, _ = place
+    with Socket() as sock:
+        sock.request(_create(link(pod)))
+    Workloads().delete([Departure("cali1", "container1", "eth0")])
+    assert host.devices() == []
+
+
+def test_del_is_repeatable_and_spares_the_successor(place: Place) -> None:
+    host, pod, _ = place
+    Workloads().add(link(pod, owner="new"))
+    Workloads().delete([Departure("cali1", "old", "eth0")])
+    assert host.devices() == ["cali1"]
+    for _ in range(2):
+        Workloads().delete([Departure("cali1", "new", "eth0")])
+    assert host.devices() == []
+    assert pod.devices() == []
+    assert host.json("route") == []
+
+
+def test_many_interfaces_leave_together_and_no_other_goes(place: Place) -> None:
+    host, _, _ = place
+    with namespaces(8) as pods:
+        for number, pod in enumerate(pods, 1):
+            Workloads().add(link(pod, number))
+        leaving = [Departure(f"cali{number}", f"container{number}", "eth0") for number in range(1, 8)]
+        Workloads().delete([*leaving, Departure("cali99", "container99", "eth0")])
+        assert host.devices() == ["cali8"]
+        assert Workloads().check(link(pods[7], 8)) == []
+
+
+def test_check_names_everything_that_is_wrong(place: Place) -> None:
+    host, pod, _ = place
+    wanted = link(pod)
+    Workloads().add(wanted)
+    for namespace, tampering, finding in (
+        (host, ("link", "set", "cali1", "mtu", "1300"), "cali1 has MTU 1300, not 1440"),
+        (host, ("route", "del", "10.5.0.1/32"), "the node has no route 10.5.0.1/32"),
+        (host, ("link", "set", "cali1", "alias", "x"), "cali1 belongs to x"),
+        (host, ("link", "set", "cali1", "address", "0a:00:00:00:00:01"), "cali1 has hardware address 0a:"),
+        (host, ("link", "set", "cali1", "down"), "cali1 is down"),
+        (pod, ("neigh", "del", "169.254.1.1", "dev", "eth0"), "no permanent neighbour 169.254.1.1"),
+        (pod, ("route", "del", "default"), "the container has no route 0.0.0.0/0"),
+        (pod, ("addr", "add", "10.9.9.9/32", "dev", "eth0"), "eth0 has addresses 10.5.0.1/32, 10.9.9.9/32"),
+        (host, ("link", "del", "cali1"), "the container has no interface eth0"),
+    ):
+        namespace.ip(*tampering)
+        assert any(finding in problem for problem in Workloads().check(wanted)), tampering

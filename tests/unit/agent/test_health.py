@@ -1,0 +1,68 @@
+"""Readiness by layers, and when BGP counts as ready."""
+
+from ipaddress import IPv4Address
+
+import pytest
+
+from tortie.agent.bird import BirdState, sessions_problem
+from tortie.agent.health import LIVENESS_LIMIT, Health
+from tortie.bgp.control import BGPPeerStatus
+
+
+async def test_node_is_ready_when_every_layer_is() -> None:
+    health = Health(["dataplane", "bgp"])
+    assert health.problems() == ["dataplane: not started yet", "bgp: not started yet"]
+    health.pass_("dataplane")
+    assert not health.ready.is_set()
+    health.pass_("bgp")
+    assert health.ready.is_set()
+    assert health.problems() == []
+
+
+async def test_layer_that_fails_later_makes_the_node_unready_and_says_why() -> None:
+    health = Health(["dataplane"])
+    health.pass_("dataplane")
+    health.fail("dataplane", "no such device.")
+    assert not health.ready.is_set()
+    assert health.problems() == ["dataplane: no such device."]
+    health.pass_("dataplane")
+    assert health.ready.is_set()
+
+
+async def test_agent_without_a_finished_round_for_long_is_not_alive() -> None:
+    now = [1000.0]
+    health = Health([], clock=lambda: now[0])
+    now[0] += LIVENESS_LIMIT - 1
+    assert health.alive()
+    now[0] += 1
+    assert not health.alive()
+    health.beat()
+    assert health.alive()
+
+
+def peer(number: int, state: str, info: str = "") -> BGPPeerStatus:
+    return BGPPeerStatus(f"Mesh_10_0_0_{number}", IPv4Address(f"10.0.0.{number}"), 64512, state, "", info)
+
+
+UP, OTHER = peer(1, "Established"), peer(3, "Established")
+DOWN = peer(2, "Active", "Socket: Connection refused")
+
+
+@pytest.mark.parametrize(
+    ("peers", "fresh", "problem"),
+    [
+        ((), True, ""),
+        ((UP, OTHER), True, ""),
+        ((UP, DOWN), True, "no BGP session with 10.0.0.2 (Active: Socket: Connection refused)"),
+        ((UP, DOWN), False, ""),
+        ((DOWN,), False, "no BGP session with 10.0.0.2 (Active: Socket: Connection refused)"),
+    ],
+)
+def test_fresh_agent_waits_for_all_peers_an_older_one_for_any(
+    peers: tuple[BGPPeerStatus, ...], fresh: bool, problem: str
+) -> None:
+    assert sessions_problem(BirdState(peers, recovering=False), fresh) == problem
+
+
+def test_bird_that_still_recovers_is_not_ready() -> None:
+    assert "graceful restart" in sessions_problem(BirdState((UP,), recovering=True), fresh=False)
