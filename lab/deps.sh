@@ -12,7 +12,7 @@ packages=(
   iproute2 procps kmod util-linux mount openssh-client socat                     # the lab's network and the way in
   containernetworking-plugins                                                    # portmap, loopback, host-local for tests
   nftables iptables ipset conntrack ethtool tcpdump iputils-ping                 # integration tests and kube-proxy's image
-  busybox-static dpkg-dev gcc libc6-dev golang-1.19-go make patch rsync file     # the Kubernetes bundle from Debian's source
+  dpkg-dev gcc libc6-dev                                                         # the Kubernetes bundle from Debian's source
   libssh-gcrypt-4 libreadline8                                                   # libraries of BIRD
   curl jq shellcheck                                                             # people's hands, linting
 )

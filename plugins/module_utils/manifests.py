@@ -95,7 +95,7 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
         raise SettingsError(" ".join(problems))
     ipip, vxlan = pool_modes(settings)
     return {
-        "AS": str(int(settings["as_number"])),
+        "AS": "" if str(settings["as_number"]) == "auto" else str(int(settings["as_number"])),
         "CALICO_IPV4POOL_BLOCK_SIZE": str(int(settings["block_size"])),
         "CALICO_IPV4POOL_CIDR": str(settings["pool_cidr"]),
         "CALICO_IPV4POOL_IPIP": ipip,
@@ -171,7 +171,8 @@ def _problems(settings: Mapping[str, Any]) -> Iterable[str]:
     if str(settings["mtu"]) != "auto":
         yield from _number("tortie_mtu", settings["mtu"], MTU_RANGE, "auto, or a number of bytes")
     yield from _number("tortie_ipv4pool_block_size", settings["block_size"], BLOCK_SIZES, "a prefix length")
-    yield from _number("tortie_as_number", settings["as_number"], AS_NUMBERS, "an AS number")
+    if str(settings["as_number"]) != "auto":
+        yield from _number("tortie_as_number", settings["as_number"], AS_NUMBERS, "auto, or an AS number")
     yield from _pool_problems(str(settings["pool_cidr"]), settings["block_size"])
     method = str(settings["ip_autodetection_method"])
     argument = method.partition("=")[2]

@@ -347,7 +347,7 @@ def _network(settings: Mapping[str, Any]) -> Iterator[str]:
                 f" {MTU_RANGE[1]}; "
                 "'auto' takes the node's link MTU minus the encapsulation's overhead."
             )
-    if "tortie_as_number" in settings:
+    if str(settings.get("tortie_as_number", "auto")) != "auto":
         yield from _between(
             "tortie_as_number", settings["tortie_as_number"], AS_RANGE, "64512 to 65534 are for private use"
         )

@@ -54,6 +54,7 @@ JUDGES = (
 # Layers that need the probe pods.
 PROBED_LAYERS = ("pod", "mtu", "service", "dns")
 
+NO_CLUSTER = "the API server named no node"
 NAMED_SUBJECTS = 4  # a sentence that names more is not read
 
 
@@ -66,6 +67,9 @@ def judge(
     the checks that build on it say that they were not made, and why.
     """
     view = make_view(expect, cluster, facts, probes)
+    if not cluster["nodes"]:
+        unread = [Subject(layer).skip("everything", NO_CLUSTER) for layer in LAYERS if layer != "nodes"]
+        return check_nodes(view) + unread
     checks = [check for judge_layer in JUDGES for check in judge_layer(view)]
     if cluster["unprobed"]:
         checks = [check for check in checks if check.layer not in PROBED_LAYERS]

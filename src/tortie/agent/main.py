@@ -58,7 +58,8 @@ async def _run_node(
 ) -> None:
     name = node_name(settings)
     dataplane = Dataplane()
-    allocator = Allocator(datastore, name)
+    # Nothing routes a borrowed address to its node yet: better an ADD that fails than a pod cut off.
+    allocator = Allocator(datastore, name, borrowing=False)
     identity = await _start_until_done(settings, name, datastore, dataplane, allocator, health)
     watches = Watches.of(datastore)
     bird = (

@@ -81,12 +81,16 @@ class Allocator:
         *,
         clock: Callable[[], datetime] = _now,
         rng: random.Random | None = None,
+        borrowing: bool = True,
     ) -> None:
+        """`borrowing`: whether an address of another node's block may be taken when no block is left, as far
+        as IPAMConfig allows it."""
         self._datastore = datastore
         self._node = node
         self._rng = rng if rng is not None else random.SystemRandom()
         self._claims = Claims(datastore, node, clock, self._rng)
         self._lock = asyncio.Lock()
+        self._borrowing = borrowing
         # Our blocks as last seen. Nobody has to invalidate them: compare-and-swap finds out.
         self._own: dict[IPv4Network, IPAMBlock] = {}
 
@@ -197,7 +201,7 @@ class Allocator:
         block = self._free_own(request)
         if block is None and config.auto_allocate_blocks and len(self._own) < limit:
             block = await self._claim_new(request, holdings)
-        if block is None and not config.strict_affinity:
+        if block is None and self._borrowing and not config.strict_affinity:
             block = self._borrowable(request, holdings)
         if block is None:
             raise NoAddressError(self._explain(request, config, limit))
@@ -298,11 +302,12 @@ class Allocator:
             cause = "the node's blocks are full, and autoAllocateBlocks is false"
         else:
             cause = f"the node's {len(self._own)} blocks are full and no block of these pools is left"
-        borrowing = (
-            "borrowing from other nodes is off (strictAffinity true)"
-            if config.strict_affinity
-            else "no other node's block has an address left"
-        )
+        if not self._borrowing:
+            borrowing = "addresses are not borrowed from other nodes' blocks"
+        elif config.strict_affinity:
+            borrowing = "borrowing from other nodes is off (strictAffinity true)"
+        else:
+            borrowing = "no other node's block has an address left"
         return (
             f"No address for {request.use} on node {self._node}: pools that may serve it: {tried}; "
             f"pools that may not: {rejected}; {cause}; {borrowing}. "

@@ -127,6 +127,15 @@ async def test_address_is_borrowed_when_no_block_is_left() -> None:
     await audit.check(store)
 
 
+async def test_allocator_without_borrowing_says_so_when_no_block_is_left() -> None:
+    store = await store_with("10.5.0.0/30", 30)
+    await allocator(store, "n1").assign(handle_id="net.1", attributes={})
+    second = Allocator(store, "n2", rng=audit.Eager(2), borrowing=False)
+    with pytest.raises(NoAddressError, match="not borrowed from other nodes"):
+        await second.assign(handle_id="net.2", attributes={})
+    await audit.check(store)
+
+
 async def test_strict_affinity_forbids_borrowing() -> None:
     store = await store_with("10.5.0.0/30", 30)
     config = IPAMConfigSpec(strict_affinity=True)

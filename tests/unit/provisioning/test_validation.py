@@ -52,6 +52,7 @@ def test_good_inventory_has_no_problem() -> None:
         {"tortie_mtu": 1440},
         {"tortie_mtu": "1440"},
         {"tortie_as_number": "4200000000"},
+        {"tortie_as_number": "auto"},
         {"tortie_nat_outgoing": "no"},
         {"tortie_ip_autodetection_method": "first-found"},
         {"tortie_ip_autodetection_method": "kubernetes-internal-ip"},
