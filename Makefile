@@ -42,7 +42,7 @@ bundle: deps ## make or fetch the Kubernetes bundle; prints its directory
 	@$(PYTHON) -m lab.bundle
 
 molecule: deps ## the Molecule scenario only (root)
-	@.venv/bin/molecule test --scenario-name default
+	@PATH=$(CURDIR)/.venv/bin:$$PATH molecule test --scenario-name default
 
 deps:
 	@lab/deps.sh
