@@ -1,6 +1,7 @@
 """Fixtures for every test."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -24,3 +25,9 @@ async def datastore(apiserver: ApiServer) -> AsyncIterator[KubernetesDatastore]:
     await asyncio.to_thread(apiserver.reset)
     async with await connect(apiserver.kubeconfig) as client:
         yield client
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without root, what needs it fails with a sentence: a skip would look like success."""
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        pytest.fail("This test makes network namespaces or containers: run it as root (make test).", False)

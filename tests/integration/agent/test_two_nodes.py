@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -19,7 +20,11 @@ from tortie.bgp.control import BGPPeerStatus, BirdControl, BirdError
 pytestmark = pytest.mark.root
 
 ADDRESSES = {"tf-one": "10.30.200.1", "tf-two": "10.30.200.2"}
-SETTINGS = {"CALICO_IPV4POOL_CIDR": "10.5.0.0/16", "FELIX_ROUTEREFRESHINTERVAL": "2"}
+SETTINGS = {
+    "CALICO_IPV4POOL_CIDR": "10.5.0.0/16",
+    "FELIX_ROUTEREFRESHINTERVAL": "2",
+    "FELIX_PROMETHEUSMETRICSENABLED": "true",
+}
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +157,23 @@ def test_pods_of_both_nodes_reach_each_other_with_packets_of_the_full_mtu(
         assert ping(far, ADDRESSES["tf-one"])  # another node's host, by way of masquerade or route
         link = near.net.ip("link", "show", "eth0")
         assert "mtu 1450" in link
+
+
+def test_metrics_tell_readiness_routes_blocks_and_sessions(nodes: dict[str, CalicoNode]) -> None:
+    fetch = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9091/metrics').read().decode())"
+
+    def samples() -> dict[str, float]:
+        text = nodes["tf-one"].machine.net.run(sys.executable, "-c", fetch).stdout
+        lines = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("tortie_"))
+        return {name: float(value) for name, value in lines}
+
+    expected = {
+        "tortie_ready": 1,
+        "tortie_routes": 2,  # the peer's block and the own blackhole
+        "tortie_ipam_blocks": 1,
+        'tortie_bgp_peers{state="Established"}': 1,
+    }
+    eventually("the figures", lambda: expected.items() <= samples().items())
 
 
 def test_route_that_somebody_removed_comes_back(nodes: dict[str, CalicoNode], apiserver: ApiServer) -> None:
