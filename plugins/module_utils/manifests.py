@@ -36,6 +36,9 @@ POOL_REMEDY = (
     "other addresses, add a second pool, disable this one and restart the pods (docs/network.md)."
 )
 
+# Variables that the manifest does not have: the API server drops an empty value, so it would always differ.
+OPTIONAL_VARIABLES = frozenset({"AS"})
+
 # RFC 791: every link carries 68 bytes; the largest packet has 65535.
 MTU_RANGE = range(68, 65536)
 # A block of 4096 addresses is the largest that Calico allows, one of a single address the smallest.
@@ -94,8 +97,9 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
     if problems:
         raise SettingsError(" ".join(problems))
     ipip, vxlan = pool_modes(settings)
+    fixed_as = {} if str(settings["as_number"]) == "auto" else {"AS": str(int(settings["as_number"]))}
     return {
-        "AS": "" if str(settings["as_number"]) == "auto" else str(int(settings["as_number"])),
+        **fixed_as,
         "CALICO_IPV4POOL_BLOCK_SIZE": str(int(settings["block_size"])),
         "CALICO_IPV4POOL_CIDR": str(settings["pool_cidr"]),
         "CALICO_IPV4POOL_IPIP": ipip,
@@ -140,6 +144,9 @@ def pool_patch(settings: Mapping[str, Any]) -> Document:
 
 def _set_environment(container: Document, overrides: Mapping[str, str]) -> None:
     present = {item["name"]: item for item in container.get("env", [])}
+    for name in sorted(OPTIONAL_VARIABLES & set(overrides) - set(present)):
+        present[name] = {"name": name}
+        container.setdefault("env", []).append(present[name])
     missing = sorted(set(overrides) - set(present))
     if missing:
         raise SettingsError(
