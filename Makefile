@@ -1,7 +1,7 @@
-# Every entry point. Settings come from the environment: LAB_NAME, LAB_DIR, LAB_API_PORT, TORTIE_CACHE, INVENTORY (docs/lab.md).
+# Every entry point. Settings come from the environment: LAB, LAB_NAME, LAB_DIR, LAB_API_PORT, TORTIE_CACHE, INVENTORY (docs/lab.md).
 SHELL := /bin/bash
-INVENTORY ?= inventory/lab
-export INVENTORY
+INVENTORY ?= $(if $(filter vms,$(LAB)),inventory/reference,inventory/lab)
+export LAB INVENTORY
 PYTHON := .venv/bin/python
 PLAYBOOK := .venv/bin/ansible-playbook -i $(INVENTORY)
 
@@ -11,7 +11,7 @@ PLAYBOOK := .venv/bin/ansible-playbook -i $(INVENTORY)
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: ## a two-node cluster in containers, ending with the proof (BUNDLE=dir: a bundle made elsewhere)
+up: ## a two-node cluster, ending with the proof (LAB=vms: virtual machines; BUNDLE=dir: a bundle made elsewhere)
 	@BUNDLE="$(BUNDLE)" lab/up.sh
 
 down: deps ## remove the lab: machines, network, processes, keys

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Install what `make up`, `make test` and `make lint` need: Debian packages, and .venv with what pyproject.toml
-# names. Quick when everything is there already.
+# names. Quick when everything is there already. LAB=vms adds what virtual machines need.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,8 +14,18 @@ packages=(
   nftables iptables ipset conntrack ethtool tcpdump iputils-ping                 # integration tests and kube-proxy's image
   dpkg-dev gcc libc6-dev                                                         # the Kubernetes bundle from Debian's source
   libssh-gcrypt-4 libreadline8                                                   # libraries of BIRD
+  ruby                                                                           # tests of the Vagrantfile
   curl jq shellcheck                                                             # people's hands, linting
 )
+
+case ${LAB:-containers} in
+  containers) ;;
+  vms) packages+=(qemu-system-x86 qemu-utils e2fsprogs) ;;
+  *)
+    echo "LAB is '$LAB'; set it to containers or to vms." >&2
+    exit 2
+    ;;
+esac
 
 started=$SECONDS
 missing=()

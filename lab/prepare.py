@@ -3,17 +3,15 @@
 import os
 import sys
 
-from lab import LabError, settings, steps
-from lab.up import preparation
+from lab import LabError, settings
+from lab.up import prepare
 
 
 def main() -> int:
     """Command line: no arguments; BUNDLE in the environment names a bundle made elsewhere."""
     os.chdir(settings.ROOT)
     try:
-        made = steps.run_together(
-            preparation(os.environ.get("BUNDLE") or None), settings.from_environment().directory / "logs"
-        )
+        made = prepare(settings.from_environment(), os.environ.get("BUNDLE") or None)
     except LabError as error:
         print(error, file=sys.stderr)
         return 1

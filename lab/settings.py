@@ -11,12 +11,19 @@ from lab import LabError
 ROOT = Path(__file__).resolve().parent.parent
 
 
+CONTAINERS = "containers"
+VMS = "vms"
+# The inventory of each kind of lab, unless INVENTORY names another.
+INVENTORIES = {CONTAINERS: "lab", VMS: "reference"}
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A lab: its folder, and the inventory its machines come from."""
+    """A lab: its folder, the inventory its machines come from, and what these are (CONTAINERS or VMS)."""
 
     directory: Path
     inventory: str
+    kind: str = CONTAINERS
 
     @property
     def ssh_config(self) -> Path:
@@ -30,9 +37,16 @@ class Settings:
 
 
 def from_environment() -> Settings:
-    """LAB_DIR (default: .lab in the checkout) and INVENTORY (default: inventory/lab)."""
+    """LAB (default: containers), LAB_DIR (.lab in the checkout) and INVENTORY (the kind's own).
+
+    LabError for a kind that there is not.
+    """
+    kind = os.environ.get("LAB") or CONTAINERS
+    if kind not in INVENTORIES:
+        raise LabError(f"LAB is {kind!r}; set it to {' or to '.join(INVENTORIES)}.")
     directory = Path(os.environ.get("LAB_DIR") or ROOT / ".lab").absolute()
-    return Settings(directory, os.environ.get("INVENTORY") or str(ROOT / "inventory" / "lab"))
+    inventory = os.environ.get("INVENTORY") or str(ROOT / "inventory" / INVENTORIES[kind])
+    return Settings(directory, inventory, kind)
 
 
 def api_port(settings: Settings) -> int:

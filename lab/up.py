@@ -12,14 +12,28 @@ from lab import LabError, kubeconfig, settings, steps
 PYTHON = sys.executable
 
 
-def preparation(bundle: str | None) -> dict[str, steps.Step]:
+def preparation(bundle: str | None, kind: str = settings.CONTAINERS) -> dict[str, steps.Step]:
     """What can be made at the same time; `bundle` is the directory of a bundle made elsewhere, if any."""
     use = ["--use", bundle] if bundle else []
+    node = {
+        settings.CONTAINERS: steps.Step("Node image", [PYTHON, "-m", "lab.containers.nodeimage"]),
+        settings.VMS: steps.Step("Root file system of the machines", [PYTHON, "-m", "lab.vms.rootfs"]),
+    }
     return {
         "bundle": steps.Step("Kubernetes bundle", [PYTHON, "-m", "lab.bundle", *use]),
         "image": steps.Step("Network image", [PYTHON, "-m", "lab.image"]),
-        "node": steps.Step("Node image", [PYTHON, "-m", "lab.containers.nodeimage"]),
+        "node": node[kind],
     }
+
+
+def prepare(lab: settings.Settings, bundle: str | None) -> dict[str, str]:
+    """Make everything that the cache should hold; what each step made, by key. LabError when one fails."""
+    logs = lab.directory / "logs"
+    made = steps.run_together(preparation(bundle, lab.kind), logs)
+    if lab.kind == settings.VMS:
+        # Made of the others: a machine's disk holds the images.
+        made |= steps.run_together({"disk": steps.Step("Disk image", [PYTHON, "-m", "lab.vms.disk"])}, logs)
+    return made
 
 
 def first_control_plane(inventory: str) -> str:
@@ -51,7 +65,7 @@ def link_kubectl(lab: settings.Settings, bundle: Path) -> Path:
 
 def bring_up(lab: settings.Settings, bundle: str | None) -> None:
     """All steps in order. LabError at the first that fails."""
-    made = steps.run_together(preparation(bundle), lab.directory / "logs")
+    made = prepare(lab, bundle)
     playbook = [settings.tool("ansible-playbook"), "-i", lab.inventory]
     made_variables = {"kubernetes_bundle_dir": made["bundle"], "tortie_image_archive": made["image"]}
     extra = ["--extra-vars", json.dumps(made_variables)]

@@ -262,8 +262,8 @@ def probe(ports: Iterable[int]) -> dict[str, Any]:
         "kernel": platform.release(),
         "links": parse_links(links if links_status == 0 else "[]"),
         "memory_mib": parse_meminfo(read("/proc/meminfo")),
-        "network_manager": Path("/run/NetworkManager").is_dir(),
-        "networkd": Path("/run/systemd/netif/links").is_dir(),
+        "network_manager": service_runs("NetworkManager.service"),
+        "networkd": service_runs("systemd-networkd.service"),
         "oom_score_adjustable": has_capability(read("/proc/self/status"), CAP_SYS_RESOURCE),
         "os_family": os_family(release),
         "packages": installed_packages(),
@@ -274,6 +274,11 @@ def probe(ports: Iterable[int]) -> dict[str, Any]:
         "systemd": Path("/run/systemd/system").is_dir(),
         "tunnels": {name: tunnel_state(name) for name in TUNNEL_TRIALS},
     }
+
+
+def service_runs(unit: str) -> bool:
+    """Whether systemd runs the unit. A folder below /run says nothing: tmpfiles.d(5) may have made it."""
+    return output("systemctl", "is-active", "--quiet", unit)[0] == 0
 
 
 def joined(root: str = "/") -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ansible_collections.tortie.cluster.plugins.module_utils import host, managed_files
+from ansible_collections.tortie.cluster.plugins.module_utils import host, managed_files, reset_record
 from ansible_collections.tortie.cluster.plugins.module_utils.managed_files import FileChange
 
 MODULES_FILE = "/etc/modules-load.d/90-tortie.conf"
@@ -185,6 +185,10 @@ def carry_out(todo: Plan, root: str) -> None:
                 "kernel's further modules (kernel-modules-extra, linux-modules-extra), or load it on the"
                 " machine that this container runs on."
             )
+    reset_record.note_swaps(todo.swaps, root)
+    # A setting of a module that has just come is noted with the value that it came with.
+    before = {name: live_value(name, root) or "" for name in todo.sysctls}
+    reset_record.note_sysctls(before, root)
     for name, (_live, value) in todo.sysctls.items():
         path = sysctl_path(name, root)
         try:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.tortie.cluster.plugins.module_utils import reset_record
+
 MARK = "# Written by Tortie; changes are overwritten."
 BLOCK_BEGIN = "# BEGIN Tortie: {name}"
 BLOCK_END = "# END Tortie: {name}"
@@ -101,6 +103,8 @@ def apply(change: FileChange) -> None:
         path.unlink()
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    if change.before is not None and change.after.startswith(MARK) and not change.before.startswith(MARK):
+        reset_record.keep_original(change.path)  # somebody else's, which a reset is to give back
     mode = path.stat().st_mode & 0o7777 if change.before is not None and change.mode == 0o644 else change.mode
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)

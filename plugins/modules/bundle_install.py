@@ -101,7 +101,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tortie.cluster.plugins.module_utils import bundle, bundle_files
+from ansible_collections.tortie.cluster.plugins.module_utils import bundle, bundle_files, reset_record
 from ansible_collections.tortie.cluster.plugins.module_utils.container_images import (
     ContainerdError,
     Store,
@@ -140,6 +140,9 @@ def install(
 ) -> None:
     """Install what is missing. Raises BundleError, ContainerdError, OSError."""
     bundle_dir = module.params["bundle_dir"]
+    programs = {str(destinations.of(a)): a.sha256 for a in missing if a.kind != bundle.IMAGE}
+    reset_record.note_programs(programs)
+    reset_record.note_images(a.image for a in missing if a.image)
     for artifact in missing:
         if artifact.kind != bundle.IMAGE:
             destination = destinations.of(artifact)

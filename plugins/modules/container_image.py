@@ -68,7 +68,7 @@ import re
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tortie.cluster.plugins.module_utils import image_archive
+from ansible_collections.tortie.cluster.plugins.module_utils import image_archive, reset_record
 from ansible_collections.tortie.cluster.plugins.module_utils.container_images import (
     ContainerdError,
     Store,
@@ -105,6 +105,7 @@ def load(store: Store, archive: str | None, name: str, image_id: str | None) -> 
             f"The image {name} is not on this node, and archive is {archive!r}, which is no file; copy the"
             " archive there."
         )
+    reset_record.note_images([name])
     store.load(archive, name, image_id)
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[3]
-ROLES = ["preflight", "node", "containerd", "kubernetes", "control_plane", "worker"]
+ROLES = ["preflight", "node", "containerd", "kubernetes", "control_plane", "worker", "reset"]
 # No default is safe for these; kubernetes_api_endpoint's is an expression that the description puts in words.
 WITHOUT_DEFAULT = {"kubernetes_version", "kubernetes_node_ip"}
 DEFAULT_IN_WORDS = {"kubernetes_api_endpoint"}
