@@ -57,6 +57,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.tortie.cluster.plugins.module_utils import kube_versions, kubeadm_run
 
 EFFECT = "NoSchedule"
+# kubectl's words for status 409, and how often a change is tried against it.
+CONFLICT = "(Conflict)"
+ATTEMPTS = 10
 
 
 def wanted_taints(
@@ -80,6 +83,33 @@ def described(taints: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def set_taints(
+    name: str, keys: Sequence[str], schedulable: bool, check_mode: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Make the node's taints as they should be; what they were and are. Raises KubeadmError.
+
+    The resource version makes the API server refuse the change when somebody else, kubelet above all, changed
+    the node in between; then the node is read again.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        node = kubeadm_run.kubectl_json("get", "node", name)
+        before = node["spec"].get("taints", [])
+        after = wanted_taints(before, keys, schedulable)
+        if before == after or check_mode:
+            break
+        patch = {
+            "metadata": {"resourceVersion": node["metadata"]["resourceVersion"]},
+            "spec": {"taints": after or None},
+        }
+        try:
+            kubeadm_run.kubectl("patch", "node", name, "--type=merge", "-p", json.dumps(patch))
+            break
+        except kubeadm_run.KubeadmError as error:
+            if CONFLICT not in str(error) or attempt == ATTEMPTS:
+                raise
+    return before, after
+
+
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
@@ -94,19 +124,8 @@ def main() -> None:
     if module.check_mode and not Path(kubeadm_run.ADMIN_CONF).exists():
         module.exit_json(changed=module.params["schedulable"], taints=[])
     try:
-        node = kubeadm_run.kubectl_json("get", "node", name)
-        before = node["spec"].get("taints", [])
-        after = wanted_taints(
-            before, kube_versions.minor_of(module.params["version"]).taints, module.params["schedulable"]
-        )
-        if before != after and not module.check_mode:
-            # The resource version makes the API server refuse the change when somebody else changed the
-            # node in between.
-            patch = {
-                "metadata": {"resourceVersion": node["metadata"]["resourceVersion"]},
-                "spec": {"taints": after or None},
-            }
-            kubeadm_run.kubectl("patch", "node", name, "--type=merge", "-p", json.dumps(patch))
+        keys = kube_versions.minor_of(module.params["version"]).taints
+        before, after = set_taints(name, keys, module.params["schedulable"], module.check_mode)
     except (kubeadm_run.KubeadmError, ValueError) as error:
         module.fail_json(msg=str(error))
     shown = [f"{line}\n" for line in described(before)], [f"{line}\n" for line in described(after)]

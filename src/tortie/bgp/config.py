@@ -160,6 +160,8 @@ def _protocols(subnet: IPv4Network, pools: Sequence[Pool], blocks: Sequence[IPv4
         "  persist;",
         "  graceful restart;",
         "  scan time 2;",
+        "  # As Calico's BIRD writes routes; BIRD 2 would give them metric 32, so that any other route wins.",
+        "  metric 0;",
         "  ipv4 {",
         "    import filter kernel_import;",
         "    export filter kernel_export;",

@@ -94,6 +94,11 @@ def test_own_as_and_port_stand_in_the_template() -> None:
     assert "router id 10.0.0.10;" in text
 
 
+def test_kernel_routes_get_no_metric() -> None:
+    kernel = render(BASE).partition("protocol kernel {")[2].partition("ipv4 {")[0]
+    assert "metric 0;" in [line.strip() for line in kernel.splitlines()]
+
+
 def test_ipip_route_gets_interface_then_onlink_then_gateway() -> None:
     assert filter_lines(render(BASE), "kernel_export") == [
         "if source != RTS_BGP then reject;",
