@@ -1,6 +1,7 @@
 #!/bin/bash
 # Every test: unit, integration (network namespaces, real etcd, API server and BIRD), the Molecule scenario.
 # All parts run, also when one fails; the summary at the end says what ran and what did not.
+# Tests on virtual machines and the long scenarios have commands of their own; the summary names them.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 export PATH=$PWD/.venv/bin:$PATH # Molecule calls Ansible's commands by name
@@ -12,6 +13,12 @@ fi
 lab/deps.sh || exit 1
 
 passed=() failed=() skipped=()
+elsewhere=(
+  "virtual machines: LAB=vms lab/deps.sh && .venv/bin/pytest tests/vms"
+  "scenario reset (10 min): molecule test --scenario-name reset"
+  "scenario ipip (virtual machines): LAB=vms lab/deps.sh && molecule test --scenario-name ipip"
+  "Vagrantfile with real Vagrant: lab/vagrant.sh validate"
+)
 part() {
   local name=$1 started=$SECONDS
   shift
@@ -32,6 +39,7 @@ summary() {
   for line in "${passed[@]}"; do echo "    passed   $line"; done
   for line in "${failed[@]}"; do echo "    FAILED   $line"; done
   for line in "${skipped[@]}"; do echo "    not run  $line"; done
+  for line in "${elsewhere[@]}"; do echo "    not part of this run  $line"; done
   echo "==> ${#passed[@]} passed, ${#failed[@]} failed, ${#skipped[@]} not run, $SECONDS s"
   [ "${#failed[@]}" -eq 0 ] && [ "${#skipped[@]}" -eq 0 ]
 }

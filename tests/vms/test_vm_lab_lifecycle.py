@@ -16,7 +16,7 @@ from tests.integration.lab.test_lab_lifecycle import host_links, wait_until
 
 pytestmark = pytest.mark.root
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 NAME = "vmtest"
 NODE = "solo-01"
 ADDRESS = "10.30.200.9"
