@@ -186,24 +186,30 @@ def exclusive(lab: Lab, timeout: float = 180.0) -> Iterator[None]:
 
 def claim(lab: Lab) -> None:
     """Mark the name as this folder's and the nodes as the lab's; PlanError when another folder has it."""
-    owner_file = lab.run_dir / "directory"
     lab.run_dir.mkdir(parents=True, exist_ok=True)
-    if owner_file.exists():
-        owner = owner_file.read_text()
-        if owner and owner != str(lab.directory):
-            raise PlanError(
-                f"LAB_NAME {lab.name!r} is in use by the lab in {owner}; destroy that one, "
-                "or set LAB_NAME to another name."
-            )
-    owner_file.write_text(str(lab.directory))
+    if owned_by_other(lab):
+        owner = _owner_file(lab).read_text()
+        raise PlanError(
+            f"LAB_NAME {lab.name!r} is in use by the lab in {owner}; destroy that one, "
+            "or set LAB_NAME to another name."
+        )
+    _owner_file(lab).write_text(str(lab.directory))
     for node in lab.nodes:
         (lab.run_dir / f"node-{node.name}").touch()
 
 
 def owned_by_other(lab: Lab) -> bool:
-    """Whether the lab's name belongs to another folder."""
-    owner_file = lab.run_dir / "directory"
-    return owner_file.exists() and owner_file.read_text() not in ("", str(lab.directory))
+    """Whether the lab's name belongs to another folder that is still there.
+
+    Without its folder a lab can be neither reached nor destroyed: the name then goes to whoever asks.
+    """
+    owner_file = _owner_file(lab)
+    owner = owner_file.read_text() if owner_file.exists() else ""
+    return owner not in ("", str(lab.directory)) and Path(owner).is_dir()
+
+
+def _owner_file(lab: Lab) -> Path:
+    return lab.run_dir / "directory"
 
 
 def remove_broken_namespaces(lab: Lab) -> None:
