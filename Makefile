@@ -6,10 +6,10 @@ PYTHON := .venv/bin/python
 PLAYBOOK := .venv/bin/ansible-playbook -i $(INVENTORY)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down verify test lint load ssh clean image bundle molecule deps
+.PHONY: help up down verify test test-ipip test-reset bench lint load ssh clean image bundle molecule vagrant deps
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## a two-node cluster, ending with the proof (LAB=vms: virtual machines; BUNDLE=dir: a bundle made elsewhere)
 	@BUNDLE="$(BUNDLE)" lab/up.sh
@@ -20,8 +20,19 @@ down: deps ## remove the lab: machines, network, processes, keys
 verify: deps ## prove routes, tunnels, peering and MTU on the running cluster
 	@$(PLAYBOOK) playbooks/verify.yml
 
-test: ## unit tests, integration tests and the Molecule scenario (root)
+test: ## unit tests, integration tests and the Molecule scenarios (root)
 	@lab/test.sh
+
+test-ipip: ## IP-in-IP, other encapsulations and faults on virtual machines (root)
+	@LAB=vms lab/deps.sh
+	@PATH=$(CURDIR)/.venv/bin:$$PATH molecule test --scenario-name ipip
+
+test-reset: deps ## a machine after playbooks/reset.yml is what it was (root; LAB=vms: on virtual machines)
+	@PATH=$(CURDIR)/.venv/bin:$$PATH $(if $(filter vms,$(LAB)),LAB_INVENTORY_NAME=reference LAB_PRELOAD=no) molecule test --scenario-name reset
+
+bench: deps ## measure against peers; writes bench/results.json and docs/benchmarks.md (root, on an idle machine)
+	@$(PYTHON) -m lab.prepare
+	@$(PYTHON) -m bench.run
 
 lint: deps ## every static check
 	@lab/lint.sh
@@ -43,6 +54,9 @@ bundle: deps ## make or fetch the Kubernetes bundle; prints its directory
 
 molecule: deps ## the Molecule scenario only (root)
 	@PATH=$(CURDIR)/.venv/bin:$$PATH molecule test --scenario-name default
+
+vagrant: ## the Vagrantfile's cluster with real Vagrant and libvirt, on machines made from the lab's own image (root)
+	@lab/vagrant.sh
 
 deps:
 	@lab/deps.sh

@@ -1,24 +1,31 @@
-"""Write deploy/crds.yaml from the resource structs: `python -m deploy.generate_crds [--check]`.
+"""Write the CRDs from the resource structs: `python -m deploy.generate_crds [--check]`.
 
-The schemas are structural (apiextensions.k8s.io/v1) and keep to what kube-apiserver 1.20 knows, so there are
-no CEL rules. Every spec preserves unknown fields: Calico has more fields than we read, and its documents must
-survive.
+The schemas are structural (apiextensions.k8s.io/v1). Every object in a spec preserves unknown fields: Calico
+has more fields than we read, and its documents must survive. Two variants:
+
+    deploy/crds.yaml      every Kubernetes version that we support
+    deploy/cel/crds.yaml  with rules in CEL (x-kubernetes-validations), for Kubernetes 1.25 and later
+
+An API server of 1.20 takes the second as well and drops the rules, but kubectl of that age refuses the file.
 """
 
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import yaml
+from deploy.crd_rules import SPEC_RULES, Rule
 
-from tortie.model import resources
+from tortie.model.registry import CRD_KINDS
+from tortie.model.resources import CRD_GROUP_VERSION, Resource
 
 TARGET = Path(__file__).with_name("crds.yaml")
+CEL_TARGET = TARGET.parent / "cel" / TARGET.name
 HEADER = (
-    "# Generated from src/tortie/model/resources.py by `python -m deploy.generate_crds`; do not edit.\n"
+    "# Generated from src/tortie/model/ by `python -m deploy.generate_crds`; do not edit.\n"
     "# Names, scope and required fields are Calico's (crd.projectcalico.org/v1).\n"
 )
 PRESERVE = {"x-kubernetes-preserve-unknown-fields": True}
@@ -27,17 +34,23 @@ Schema = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One CustomResourceDefinition. `required`: the spec's mandatory fields, as Calico's own CRD has them."""
+    """One CustomResourceDefinition; `rules` are about its spec."""
 
     kind: str
     plural: str
+    namespaced: bool
     spec: Schema
-    required: tuple[str, ...] = ()
+    status: Schema
+    rules: tuple[Rule, ...] = ()
 
-    def document(self) -> Schema:
-        """The manifest. Cluster scope, one served and stored version."""
-        spec = {**self.spec, **({"required": sorted(self.required)} if self.required else {})}
-        group, version = resources.CRD_GROUP_VERSION.split("/")
+    def document(self, cel: bool) -> Schema:
+        """The manifest, with one served and stored version; `cel`: with the rules."""
+        spec = {key: value for key, value in self.spec.items() if value != []}
+        if cel and self.rules:
+            spec["x-kubernetes-validations"] = [
+                {"rule": item.expression, "message": item.message} for item in self.rules
+            ]
+        group, version = CRD_GROUP_VERSION.split("/")
         return {
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
@@ -50,7 +63,7 @@ class Definition:
                     "plural": self.plural,
                     "singular": self.kind.lower(),
                 },
-                "scope": "Cluster",
+                "scope": "Namespaced" if self.namespaced else "Cluster",
                 "versions": [
                     {
                         "name": version,
@@ -64,7 +77,7 @@ class Definition:
                                     "kind": {"type": "string"},
                                     "metadata": {"type": "object"},
                                     "spec": spec,
-                                    "status": {"type": "object", **PRESERVE},
+                                    "status": self.status,
                                 },
                             }
                         },
@@ -83,9 +96,11 @@ def schema_of(info: msgspec.inspect.Type) -> Schema:
     """The structural schema of one msgspec type. Raise TypeError for a type the CRDs have no shape for."""
     match info:
         case msgspec.inspect.StructType(fields=fields):
+            required = sorted(item.encode_name for item in fields if item.required)
             return {
                 "type": "object",
                 "properties": {item.encode_name: schema_of(item.type) for item in fields},
+                **({"required": required} if required else {}),
                 **PRESERVE,
             }
         case msgspec.inspect.StrType():
@@ -94,6 +109,8 @@ def schema_of(info: msgspec.inspect.Type) -> Schema:
             return {"type": "boolean"}
         case msgspec.inspect.IntType():
             return {"type": "integer", "format": "int64"}
+        case msgspec.inspect.FloatType():
+            return {"type": "number"}
         case msgspec.inspect.LiteralType(values=values):
             return {"type": "string", "enum": list(values)}
         case msgspec.inspect.ListType(item_type=item):
@@ -102,46 +119,48 @@ def schema_of(info: msgspec.inspect.Type) -> Schema:
             return {"type": "object", "additionalProperties": schema_of(value)}
         case msgspec.inspect.UnionType(types=types):
             some = [item for item in types if not isinstance(item, msgspec.inspect.NoneType)]
-            if len(some) == 1 and len(some) < len(types):
-                return {**schema_of(some[0]), "nullable": True}
+            nullable = {"nullable": True} if len(some) < len(types) else {}
+            names = {type(item) for item in some}
+            if len(some) == 1:
+                return {**schema_of(some[0]), **nullable}
+            if names == {msgspec.inspect.IntType, msgspec.inspect.StrType}:
+                return {"x-kubernetes-int-or-string": True, **nullable}
+            if names == {msgspec.inspect.IntType, msgspec.inspect.FloatType}:
+                return {"type": "number", **nullable}
     raise TypeError(f"{info!r} has no structural schema; extend deploy/generate_crds.py")
 
 
-def from_struct(resource: type[resources.Resource], *required: str) -> Definition:
-    """The definition of a kind that the model types; `spec`'s type says the fields."""
-    where = resource.resource_type
-    spec = next(item.type for item in msgspec.structs.fields(resource) if item.name == "spec")
-    return Definition(kind=where.kind, plural=where.plural, spec=struct_schema(spec), required=required)
-
-
-BGP_PEER_SPEC: Schema = {
-    "type": "object",
-    "properties": {
-        "asNumber": {"type": "integer", "format": "int64"},
-        "node": {"type": "string"},
-        "nodeSelector": {"type": "string"},
-        "peerIP": {"type": "string"},
-        "peerSelector": {"type": "string"},
-    },
-    **PRESERVE,
+# Fields of spec without which Calico's own CRDs refuse an object.
+REQUIRED: Final[dict[str, tuple[str, ...]]] = {
+    "BlockAffinity": ("cidr", "deleted", "node", "state"),
+    "IPAMBlock": ("allocations", "attributes", "cidr", "strictAffinity", "unallocated"),
+    "IPAMConfig": ("autoAllocateBlocks", "strictAffinity"),
+    "IPAMHandle": ("block", "handleID"),
+    "IPPool": ("cidr",),
+    "KubeControllersConfiguration": ("controllers",),
 }
 
 
+def definition(resource: type[Resource]) -> Definition:
+    """The definition of a kind that the model types; the types of `spec` and `status` say the fields."""
+    where = resource.resource_type
+    parts = {item.name: item.type for item in msgspec.structs.fields(resource)}
+    status = parts.get("status")
+    return Definition(
+        kind=where.kind,
+        plural=where.plural,
+        namespaced=where.namespaced,
+        spec={**struct_schema(parts["spec"]), "required": sorted(REQUIRED.get(where.kind, ()))},
+        status={"type": "object", **PRESERVE}
+        if status is None
+        else schema_of(msgspec.inspect.type_info(status)),
+        rules=SPEC_RULES.get(where.kind, ()),
+    )
+
+
 def definitions() -> Iterator[Definition]:
-    """Every kind of the group that Tortie installs, in alphabetical order of the plural."""
-    yield from_struct(resources.BGPConfiguration)
-    yield Definition(kind="BGPPeer", plural="bgppeers", spec=BGP_PEER_SPEC)
-    yield from_struct(resources.BlockAffinity, "cidr", "deleted", "node", "state")
-    yield from_struct(resources.ClusterInformation)
-    yield Definition(
-        kind="FelixConfiguration", plural="felixconfigurations", spec={"type": "object", **PRESERVE}
-    )
-    yield from_struct(
-        resources.IPAMBlock, "allocations", "attributes", "cidr", "strictAffinity", "unallocated"
-    )
-    yield from_struct(resources.IPAMConfig, "autoAllocateBlocks", "strictAffinity")
-    yield from_struct(resources.IPAMHandle, "block", "handleID")
-    yield from_struct(resources.IPPool, "cidr")
+    """Every kind of the group, in alphabetical order."""
+    yield from (definition(kind) for kind in CRD_KINDS)
 
 
 class IndentedDumper(yaml.SafeDumper):
@@ -156,24 +175,24 @@ class IndentedDumper(yaml.SafeDumper):
         return True
 
 
-def render() -> str:
-    """The text of deploy/crds.yaml."""
-    documents = [definition.document() for definition in definitions()]
+def render(cel: bool = False) -> str:
+    """The text of one variant."""
+    documents = [definition.document(cel) for definition in definitions()]
     return HEADER + yaml.dump_all(
         documents, Dumper=IndentedDumper, sort_keys=False, explicit_start=True, width=110
     )
 
 
 def main(arguments: list[str]) -> int:
-    """Write the file; with --check only compare, and return 1 when it is out of date."""
-    text = render()
-    if arguments == ["--check"]:
-        if TARGET.read_text() == text:
-            return 0
-        print(f"{TARGET.name} differs from the structs: run python -m deploy.generate_crds", file=sys.stderr)
-        return 1
-    TARGET.write_text(text)
-    print(f"wrote {TARGET}")
+    """Write the files; with --check only compare, and return 1 when one is out of date."""
+    for target, text in ((TARGET, render()), (CEL_TARGET, render(cel=True))):
+        if arguments != ["--check"]:
+            target.parent.mkdir(exist_ok=True)
+            target.write_text(text)
+            print(f"wrote {target}")
+        elif not target.exists() or target.read_text() != text:
+            print(f"{target} differs from the structs: run python -m deploy.generate_crds", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -27,7 +27,7 @@ check() {
 check "ruff check" ruff check .
 check "ruff format" ruff format --check .
 # The collection is checked where Ansible sees it: below its name, through the symbolic link.
-check mypy mypy src lab tests collections/ansible_collections/tortie/cluster/plugins
+check mypy mypy src lab tests bench collections/ansible_collections/tortie/cluster/plugins
 check yamllint yamllint --strict .
 check ansible-lint ansible-lint --offline
 check shellcheck shellcheck "${scripts[@]}"

@@ -6,10 +6,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.components import apiserver as components
 from tests.components.apiserver import ApiServer
 from tortie.datastore.kubernetes import KubernetesDatastore, connect
+
+# How fast a machine is busy with other things says nothing about the program.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,9 @@
 """The machines' disk image: `python -m lab.vms.disk` makes it when needed and prints its folder.
 
 The folder holds `disk.img` (the root file system, ext4), `vmlinuz` and `initrd.img`. It is named by the
-content of what goes in: the Debian root file system, the files below `guest`, and the container images of
-the bundle and of the network. `--check` makes nothing and says what would be done. BUNDLE names a bundle
-made elsewhere.
+content of what goes in: the Debian root file system, the files below `guest`, the bundle's container images
+and programs, and the network's image. `--check` makes nothing and says what would be done. BUNDLE names a
+bundle made elsewhere; LAB_PRELOAD=no leaves everything out that is not Debian's.
 """
 
 import argparse
@@ -13,9 +13,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from plugins.module_utils.bundle import IMAGE, BundleError
+from plugins.module_utils.bundle import BINARY, CNI_PLUGIN, IMAGE, BundleError
 from plugins.module_utils.bundle import load as load_bundle
 
 from lab import LabError, cache, image, once
@@ -42,6 +42,9 @@ MKE2FS = (
 # What an unpacked root file system with all images and the image made of it take at most, while it is made.
 SPACE_MIB = 5120
 IMAGES_KEPT = 2
+# Where the roles put programs: kubernetes_bundle_bin_dir and containerd_cni_bin_dir. Copying them over ssh to
+# an emulated machine takes as long as an image; the roles find them by checksum.
+FOLDERS = {BINARY: PurePosixPath("/usr/local/bin"), CNI_PLUGIN: PurePosixPath("/opt/cni/bin")}
 
 ENABLED = ("systemd-networkd.service", "ssh.service")
 # Containerd and the firewalls are the roles' matter.
@@ -63,27 +66,49 @@ class DiskError(LabError):
 
 
 @dataclass(frozen=True, slots=True)
+class Program:
+    """A program of the bundle, and where the roles would put it."""
+
+    source: Path
+    target: PurePosixPath
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
-    """What goes into a disk image: archives of the root file system and of container images."""
+    """What goes into a disk image: archives of the root file system and of container images, and programs."""
 
     root: Path
-    images: tuple[Path, ...]
+    images: tuple[Path, ...] = ()
     # Names and image IDs: an archive's bytes may change without a change of its image.
-    image_ids: tuple[str, ...]
+    image_ids: tuple[str, ...] = ()
+    programs: tuple["Program", ...] = ()
 
     def digest(self) -> str:
         """What the image is named by."""
-        program = cache.tree_digest([*HERE.glob("*.py"), GUEST, initramfs.INIT], HERE)
-        return cache.digest([self.root.name, program, *self.image_ids])
+        own = cache.tree_digest([*HERE.glob("*.py"), GUEST, initramfs.INIT], HERE)
+        programs = [f"{program.target} {program.sha256}" for program in self.programs]
+        return cache.digest([self.root.name, own, *self.image_ids, *programs])
 
 
 def inputs(bundle: Path, network: image.Archive, root: Path) -> Inputs:
-    """The inputs as they are now. BundleError when `bundle` is none."""
-    wanted = [artifact for artifact in load_bundle(bundle).artifacts if artifact.kind == IMAGE]
+    """The inputs as they are now. BundleError when `bundle` is none.
+
+    With LAB_PRELOAD=no only the root file system: the machines are then as Debian makes them.
+    """
+    if os.environ.get("LAB_PRELOAD", "yes") == "no":
+        return Inputs(root)
+    artifacts = load_bundle(bundle).artifacts
+    wanted = [artifact for artifact in artifacts if artifact.kind == IMAGE]
     return Inputs(
         root,
         (*(bundle / artifact.path for artifact in wanted), network.path),
         (*(f"{artifact.image} {artifact.image_id or artifact.sha256}" for artifact in wanted), network.name),
+        tuple(
+            Program(bundle / artifact.path, FOLDERS[artifact.kind] / artifact.name, artifact.sha256)
+            for artifact in artifacts
+            if artifact.kind in FOLDERS
+        ),
     )
 
 
@@ -130,8 +155,14 @@ def _fill(folder: Path, wanted: Inputs) -> None:
     for action, units in (("enable", ENABLED), ("disable", DISABLED), ("mask", MASKED)):
         _run(["chroot", str(tree), "systemctl", "--quiet", action, *units])
     _take_boot_files(tree, folder)
-    _say(f"unpacking {len(wanted.images)} container images")
-    preload.load(tree, wanted.images)
+    if wanted.images:
+        _say(f"unpacking {len(wanted.images)} container images")
+        preload.load(tree, wanted.images)
+    for program in wanted.programs:
+        target = tree / program.target.relative_to("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(program.source, target)
+        target.chmod(0o755)
     _say("writing the disk image")
     disk = folder / "disk.img"
     _run(["mke2fs", "-q", *MKE2FS, "-d", str(tree), str(disk), DISK_SIZE])

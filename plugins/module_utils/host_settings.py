@@ -12,7 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ansible_collections.tortie.cluster.plugins.module_utils import host, managed_files, reset_record
+from ansible_collections.tortie.cluster.plugins.module_utils import (
+    host,
+    managed_files,
+    networkd,
+    reset_record,
+)
 from ansible_collections.tortie.cluster.plugins.module_utils.managed_files import FileChange
 
 MODULES_FILE = "/etc/modules-load.d/90-tortie.conf"
@@ -90,15 +95,17 @@ class Plan:
         return found
 
     def services(self) -> list[dict[str, str]]:
-        """`{name, state}` of the systemd units that must read their files again."""
+        """`{name, state}` of the systemd units that the role tells to read their files again."""
         touched = {change.path for change in self.files}
         units = []
         if NETWORK_MANAGER_FILE in touched:
             units.append({"name": "NetworkManager.service", "state": "reloaded"})
-        if touched & {NETWORKD_FILE, NETWORKD_LINKS_FILE}:
-            # networkd.conf is read at start only; a restart keeps addresses and routes.
-            units.append({"name": "systemd-networkd.service", "state": "restarted"})
         return units
+
+    @property
+    def networkd(self) -> bool:
+        """Whether systemd-networkd must read its files again."""
+        return any(change.path in (NETWORKD_FILE, NETWORKD_LINKS_FILE) for change in self.files)
 
 
 def file_bodies(wanted: Wanted, network_manager: bool, networkd: bool) -> dict[str, str]:
@@ -176,6 +183,9 @@ def carry_out(todo: Plan, root: str) -> None:
     """Do it, modules before the settings that they bring."""
     for change in todo.files:
         managed_files.apply(change)
+    problem = networkd.restart() if todo.networkd else ""
+    if problem:
+        raise HostSettingsError(problem)
     for name in todo.modules:
         status, _output = host.output("modprobe", name)
         if status != 0:

@@ -184,7 +184,9 @@ def units() -> list[str]:
 def sysctls() -> list[str]:
     """Every readable kernel setting."""
     lines, top = [], Path("/proc/sys")
-    for folder, _folders, names in os.walk(top):
+    for folder, folders, names in os.walk(top):
+        if folder == "/proc/sys/fs" and "binfmt_misc" in folders:
+            folders.remove("binfmt_misc")  # looking into it would mount it
         for name in names:
             path = Path(folder, name)
             dotted = str(path.relative_to(top)).replace(".", "\0").replace("/", ".").replace("\0", "/")

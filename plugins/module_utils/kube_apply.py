@@ -131,26 +131,6 @@ def split(definitions: Sequence[Document]) -> tuple[list[Document], list[Documen
     return first, later
 
 
-def as_list(documents: Sequence[Document]) -> str:
-    """The documents as one JSON List, for kubectl's standard input."""
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(documents)})
-
-
-def parse_objects(text: str) -> dict[Key, Document]:
-    """Objects of kubectl's JSON output: one object, one List, several after another, or nothing."""
-    decoder = json.JSONDecoder()
-    found: dict[Key, Document] = {}
-    position = 0
-    while position < len(text):
-        if text[position].isspace():
-            position += 1
-            continue
-        value, position = decoder.raw_decode(text, position)
-        for item in value["items"] if isinstance(value.get("items"), list) else [value]:
-            found[key_of(item)] = item
-    return found
-
-
 def comparable(document: Mapping[str, Any]) -> Document:
     """The object without what the server keeps for itself: status, versions, managed fields."""
     result = copy.deepcopy(dict(document))
@@ -257,27 +237,27 @@ def unready(objects: Iterable[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-# What a server says that is starting, electing a leader or cut off for a moment; asking again is safe.
-TRANSIENT = (
-    "connection refused",
-    "connection reset by peer",
-    "EOF",
-    "etcdserver: leader changed",
-    "etcdserver: request timed out",
-    "i/o timeout",
-    "ServiceUnavailable",
-    "TLS handshake timeout",
-)
+def kinds_of(crd: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(API version, kind) of everything that a CRD makes the server serve."""
+    spec = crd["spec"]
+    versions = [item["name"] for item in spec.get("versions") or [] if item.get("served", True)]
+    return [(f"{spec['group']}/{version}", str(spec["names"]["kind"])) for version in versions]
 
 
-def is_transient(stderr: str) -> bool:
-    """Whether the same kubectl call may succeed a moment later."""
-    return any(phrase in stderr for phrase in TRANSIENT)
+# By HTTP status, 0 for a server that does not answer: what to do about a refusal.
+REMEDIES = {
+    0: "See on the control plane whether it runs: crictl ps --name kube-apiserver; journalctl -u kubelet.",
+    400: "Correct the definition.",
+    401: "Give a kubeconfig that this cluster accepts; see kubeadm certs check-expiration.",
+    403: "Give the kubeconfig of an administrator.",
+    404: "Create its namespace and its kind first, or put them among the definitions.",
+    422: "Correct the definition.",
+}
+AGAIN = "Run this again when the control plane is well: kubectl get --raw '/readyz?verbose'."
 
 
-def refusal(action: str, stderr: str, stdout: str = "") -> str:
-    """One sentence about a failed kubectl call: its own words, without warnings and its `error:` prefix."""
-    lines = [line.strip() for line in (stderr or stdout).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Warning:", "W0", "W1", "I0", "I1"))]
-    reasons = [line[len("error:") :].strip() if line.startswith("error:") else line for line in said]
-    return f"Cannot {action}: {'; '.join(dict.fromkeys(reasons)) or 'kubectl gave no reason'}."
+def refusal(action: str, refused: Sequence[tuple[str, int, str]]) -> str:
+    """What could not be done and what to do about it. `refused`: object, HTTP status and reason of each."""
+    reasons = "; ".join(f"{name}: {reason}" for name, _status, reason in refused)
+    remedies = dict.fromkeys(REMEDIES.get(status, AGAIN) for _name, status, _reason in refused)
+    return f"Cannot {action}: {reasons}. {' '.join(remedies)}"

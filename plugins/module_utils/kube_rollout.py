@@ -1,4 +1,4 @@
-"""Which node keeps a DaemonSet from being complete, and why: Kubernetes objects in, sentences out. No I/O."""
+"""What keeps a DaemonSet or a Deployment from being complete, and why: objects in, sentences out. No I/O."""
 
 from __future__ import annotations
 
@@ -44,6 +44,34 @@ def obstacles(name: str, objects: Iterable[Document]) -> list[Obstacle]:
         here = [pod for pod in pods if node_of(pod) == node]
         found += _of_node(name, node, nodes[node], here)
     return found or _of_daemonset(name, daemonset, len(nodes))
+
+
+def deployment_obstacles(name: str, objects: Iterable[Document]) -> list[Obstacle]:
+    """Everything that Deployment `name` still waits for. `objects`: deployments and pods of its namespace."""
+    items = list(objects)
+    deployment = next(
+        (item for item in items if item["kind"] == "Deployment" and item["metadata"]["name"] == name), None
+    )
+    if deployment is None:
+        return [Obstacle("", f"Deployment {name} does not exist")]
+    status = deployment.get("status", {})
+    wanted = deployment["spec"].get("replicas", 1)
+    if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
+        return [Obstacle("", f"the controller has not seen the last change of Deployment {name}")]
+    updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
+    if updated >= wanted and available >= wanted and status.get("replicas", 0) <= updated:
+        return []
+    labels = deployment["spec"]["selector"].get("matchLabels", {})
+    found = [
+        _of_pod(node_of(item), item)
+        for item in items
+        if item["kind"] == "Pod"
+        and not item["metadata"].get("deletionTimestamp")
+        and labels.items() <= item["metadata"].get("labels", {}).items()
+        and condition(item, "Ready").get("status") != "True"
+    ]
+    counts = f"Deployment {name} has {updated} updated and {available} available pods of {wanted}"
+    return found or [Obstacle("", counts)]
 
 
 def belongs_to(pod: Document, daemonset: str) -> bool:

@@ -64,7 +64,7 @@ class SettingsError(ValueError):
 
 
 def render(documents: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[Document]:
-    """Copies of the documents, with the settings in the DaemonSet calico-node.
+    """Copies of the documents, with the settings in the DaemonSet calico-node and the image everywhere.
 
     `settings` has exactly the keys of SETTINGS; an empty image_id means an image that the nodes pull. Raise
     SettingsError with every problem, one sentence each.
@@ -80,12 +80,10 @@ def render(documents: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]) 
         raise SettingsError(
             f"The manifests hold {len(templates)} DaemonSets named {DAEMONSET} instead of one."
         )
-    if settings["image_id"]:
-        annotations = templates[0]["metadata"].setdefault("annotations", {})
-        annotations[IMAGE_ANNOTATION] = str(settings["image_id"])
-    pod = templates[0]["spec"]
-    for container in [*pod.get("initContainers", []), *pod["containers"]]:
-        container["image"] = str(settings["image"])
+    templates += [item["spec"]["template"] for item in rendered if item.get("kind") == "Deployment"]
+    for template in templates:
+        _set_image(template, settings)
+    for container in templates[0]["spec"]["containers"]:
         if container["name"] == DAEMONSET:
             _set_environment(container, overrides)
     return rendered
@@ -140,6 +138,16 @@ def pool_patch(settings: Mapping[str, Any]) -> Document:
         "immutable": list(POOL_IMMUTABLE),
         "remedy": POOL_REMEDY,
     }
+
+
+def _set_image(template: Document, settings: Mapping[str, Any]) -> None:
+    """The same image for all: calico-node and the controllers are one program."""
+    if settings["image_id"]:
+        annotations = template["metadata"].setdefault("annotations", {})
+        annotations[IMAGE_ANNOTATION] = str(settings["image_id"])
+    pod = template["spec"]
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
+        container["image"] = str(settings["image"])
 
 
 def _set_environment(container: Document, overrides: Mapping[str, str]) -> None:

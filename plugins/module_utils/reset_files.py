@@ -320,8 +320,9 @@ def settings_files(machine: Machine) -> list[Action]:
         actions.append(Action("reload NetworkManager", runs("systemctl", "reload", "NetworkManager.service")))
     networkd = {host_settings.NETWORKD_FILE, host_settings.NETWORKD_LINKS_FILE}
     if touched & networkd and host.service_runs("systemd-networkd.service"):
-        restart = runs("systemctl", "restart", "systemd-networkd.service")
-        actions.append(Action("restart systemd-networkd", restart))
+        # Not a restart: it would take everybody else's routes and rules away, which we had told it to leave
+        # alone. That setting it keeps until it starts the next time.
+        actions.append(Action("reload systemd-networkd", runs("networkctl", "reload")))
     return actions
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 # kube-proxy and kubelet; the portmap plugin (CNI-HOSTPORT-*, CNI-DN-*, CNI-SN-*).
 OURS = re.compile(r"(KUBE|CNI)-[A-Za-z0-9_-]+")
+# The agent's rules in chain FORWARD (src/tortie/dataplane/policy_forward.py) carry this comment.
+FORWARD_COMMENT = "tortie: policy is decided in table tortie_policy"
 JUMPS = ("-j", "-g", "--jump", "--goto")
 
 
@@ -36,7 +38,8 @@ def find(saved: str) -> dict[str, TableRemoval]:
                 table.chains.append(chain)
         elif line.startswith("-A "):
             chain = line.split()[1]
-            if not OURS.fullmatch(chain) and OURS.fullmatch(target(line) or ""):
+            into_ours = bool(OURS.fullmatch(target(line) or ""))
+            if not OURS.fullmatch(chain) and (into_ours or FORWARD_COMMENT in line):
                 table.rules.append(line)
     return {name: removal for name, removal in found.items() if removal.rules or removal.chains}
 

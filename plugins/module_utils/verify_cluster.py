@@ -1,4 +1,4 @@
-"""The API server's objects (kubectl get -o json) turned into the facts of verify_shapes."""
+"""The API server's objects turned into the facts of verify_shapes."""
 
 from __future__ import annotations
 
@@ -118,13 +118,3 @@ def parse_endpoint(service: Json | None, endpoints: Json | None) -> Endpoint | N
         port=int(service["spec"]["ports"][0]["port"]),
         ready=any(subset.get("addresses") for subset in (endpoints or {}).get("subsets") or []),
     )
-
-
-def find(items: list[Json], kind: str, name: str) -> Json | None:
-    """The object of that kind and name in a mixed list."""
-    return next((item for item in items if item["kind"] == kind and item["metadata"]["name"] == name), None)
-
-
-def of_kind(items: list[Json], kind: str) -> list[Json]:
-    """All objects of a kind in a mixed list."""
-    return [item for item in items if item["kind"] == kind]

@@ -1,5 +1,8 @@
 """The objects of the probe: a namespace, two DaemonSets (who asks, who answers) and a service. Plain data.
 
+The pods have a service account of their own, though no token: they need not wait until the controller manager
+has made the namespace's default one, and the DaemonSet controller does not back off meanwhile.
+
 Two pods per node, so that traffic between pods of one node is proven as well as traffic between nodes.
 """
 
@@ -11,6 +14,7 @@ Json = dict[str, Any]
 
 NAMESPACE = "tortie-verify"
 SERVICE = "tortie-verify"
+ACCOUNT = "tortie-verify"
 LABEL = "tortie-verify"
 SOURCE, TARGET = "source", "target"
 
@@ -22,6 +26,12 @@ def probe_objects(image: str, port: int) -> Json:
         "kind": "List",
         "items": [
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+            {
+                "apiVersion": "v1",
+                "kind": "ServiceAccount",
+                "metadata": {"name": ACCOUNT, "namespace": NAMESPACE},
+                "automountServiceAccountToken": False,
+            },
             _daemonset(SOURCE, image, port),
             _daemonset(TARGET, image, port),
             {
@@ -52,6 +62,7 @@ def _daemonset(role: str, image: str, port: int) -> Json:
 def _pod(image: str, port: int) -> Json:
     return {
         "tolerations": [{"operator": "Exists"}],  # every node counts, tainted ones too
+        "serviceAccountName": ACCOUNT,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 1,

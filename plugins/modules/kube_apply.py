@@ -13,7 +13,7 @@ description:
     and applies them when they differ. Fields that the definitions do not name are left alone.
   - Definitions of kinds and namespaces may stand beside the objects that need them.
   - Objects that are no longer among the definitions stay.
-  - Runs kubectl, with everything on its standard input.
+  - Talks to the API server itself, over one connection; kubectl only reads the kubeconfig.
 options:
   definitions:
     description: The objects.
@@ -68,7 +68,8 @@ attributes:
     description: One difference per object, without status and bookkeeping; values of a Secret are not shown.
     support: full
 requirements:
-  - kubectl 1.18 or later on the host
+  - kubectl on the host
+  - Kubernetes 1.18 or later (server-side apply)
 """
 
 EXAMPLES = r"""
@@ -109,71 +110,103 @@ unchanged:
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tortie.cluster.plugins.module_utils import kube_api
 from ansible_collections.tortie.cluster.plugins.module_utils import kube_apply as core
 
 # Seconds. Longer than the API server's own limit for a request, 60 s.
 REQUEST_TIMEOUT = 70
 ATTEMPTS = 5
 PAUSE = 2.0
+POLL_PAUSE = 0.2
 
 
-class Kubectl:
-    """kubectl with one kubeconfig. Failures end the module with a sentence."""
+class Server:
+    """The API server with one kubeconfig. Failures end the module with a sentence."""
 
     def __init__(self, module: AnsibleModule, kubeconfig: str, manager: str) -> None:
         self.module = module
+        self.manager = manager
         program = module.get_bin_path("kubectl", required=True, opt_dirs=["/usr/local/bin", "/opt/bin"])
-        self.command = [program, "--kubeconfig", kubeconfig, f"--request-timeout={REQUEST_TIMEOUT}s"]
-        self.apply_options = ["--server-side", "--force-conflicts", f"--field-manager={manager}"]
+        try:
+            access = kube_api.access(kubeconfig, program, module.run_command, module.tmpdir)
+        except kube_api.ApiError as error:
+            module.fail_json(msg=f"{error}.")
+        self.api = kube_api.Api(access, REQUEST_TIMEOUT, ATTEMPTS, PAUSE)
 
     def get(self, documents: list[core.Document]) -> dict[core.Key, core.Document]:
-        """The stored objects of the same names; missing ones are left out."""
-        if not documents:
-            return {}
-        output = self._run(
-            ["get", "-o", "json", "--ignore-not-found", "-f", "-"], documents, "read the objects"
-        )
-        return core.parse_objects(output)
+        """The stored objects of the same names; missing ones, also of unknown kinds, are left out."""
+        return self._each("read the objects", documents, self._stored)
 
     def preview(self, documents: list[core.Document]) -> dict[core.Key, core.Document]:
         """What the server would store."""
-        if not documents:
-            return {}
-        options = [*self.apply_options, "--dry-run=server"]
-        output = self._run(["apply", *options, "-o", "json", "-f", "-"], documents, "check the objects")
-        return core.parse_objects(output)
+        return self._each(
+            "check the objects", documents, lambda item: self.api.apply(item, self.manager, dry_run=True)
+        )
 
     def apply(self, documents: list[core.Document]) -> None:
         """Store them."""
-        self._run(["apply", *self.apply_options, "-o", "name", "-f", "-"], documents, "apply the objects")
+        self._each("apply the objects", documents, lambda item: self.api.apply(item, self.manager))
 
-    def _run(self, arguments: list[str], documents: list[core.Document], action: str) -> str:
-        data = core.as_list(documents)
-        for attempt in range(1, ATTEMPTS + 1):
-            status, stdout, stderr = self.module.run_command([*self.command, *arguments], data=data)
-            if status == 0:
-                return str(stdout)
-            if attempt == ATTEMPTS or not core.is_transient(stderr):
-                self.module.fail_json(msg=core.refusal(action, stderr, stdout), rc=status)
-            time.sleep(PAUSE)
-        raise AssertionError("the last attempt returned or failed")
+    def _stored(self, document: core.Document) -> core.Document | None:
+        try:
+            return self.api.get(self.api.path_of(document))
+        except kube_api.ApiError as error:
+            if error.status == 404:
+                return None
+            raise
 
-    def wait_served(self, documents: list[core.Document], timeout: int) -> None:
-        """Return when every CustomResourceDefinition among the documents is served."""
-        kinds = [item for item in documents if item["kind"] == core.CRD]
+    def _each(
+        self,
+        action: str,
+        documents: list[core.Document],
+        call: Callable[[core.Document], core.Document | None],
+    ) -> dict[core.Key, core.Document]:
+        """One call per document: all refusals together, but no more calls to a server that is away."""
+        found, refused = {}, []
+        for document in documents:
+            key = core.key_of(document)
+            try:
+                answer = call(document)
+            except kube_api.ApiError as error:
+                refused.append((str(key), error.status, str(error)))
+                if error.transient or error.status in (0, 401):
+                    break
+                continue
+            if answer is not None:
+                found[key] = answer
+        if refused:
+            self.module.fail_json(msg=core.refusal(action, refused))
+        return found
+
+    def wait_served(self, kinds: list[core.Document], timeout: int) -> None:
+        """Return when every CustomResourceDefinition among the documents is established and announced."""
         deadline = time.monotonic() + timeout
+        pending = kinds
         while True:
-            waiting = core.unready(self.get(kinds).values())
+            live = self.get(pending)
+            stored = [live.get(core.key_of(item), item) for item in pending]
+            pending = [item for item in stored if core.unready([item])]
+            waiting = core.unready(pending) or self._unannounced(kinds)
             if not waiting:
                 return
             if time.monotonic() > deadline:
                 self.module.fail_json(msg=f"After {timeout} s (wait_timeout): {' '.join(waiting)}")
-            time.sleep(0.5)
+            time.sleep(POLL_PAUSE)
+
+    def _unannounced(self, kinds: list[core.Document]) -> list[str]:
+        found = []
+        for version, kind in (pair for item in kinds for pair in core.kinds_of(item)):
+            try:
+                self.api.resource(version, kind)
+            except kube_api.ApiError as error:
+                found.append(f"{error}.")
+        return found
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
@@ -186,8 +219,8 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     kubeconfig = module.params["kubeconfig"]
     if not Path(kubeconfig).exists():
         return without_cluster(module, kubeconfig, definitions)
-    kubectl = Kubectl(module, kubeconfig, module.params["field_manager"])
-    return reconcile(module, kubectl, definitions, patches)
+    server = Server(module, kubeconfig, module.params["field_manager"])
+    return reconcile(module, server, definitions, patches)
 
 
 def patch_of(item: dict[str, Any]) -> core.Patch:
@@ -209,16 +242,16 @@ def without_cluster(
 
 def reconcile(
     module: AnsibleModule,
-    kubectl: Kubectl,
+    server: Server,
     definitions: list[core.Document],
     patches: list[core.Patch],
 ) -> dict[str, Any]:
     """Look at everything, refuse what cannot be, then write: first what other objects need, then the rest."""
     first, later = core.split([*definitions, *(patch.definition for patch in patches)])
-    live = kubectl.get(first)
+    live = server.get(first)
     missing = {key.name for key in map(core.key_of, first) if key not in live}
     reachable = [item for item in later if not needs(item, missing, first)]
-    live.update(kubectl.get(reachable))
+    live.update(server.get(reachable))
     conflicts = [
         sentence
         for patch in patches
@@ -245,13 +278,23 @@ def reconcile(
             unknown = [item for item in todo if needs(item, missing, first)]
             todo = [item for item in todo if item not in unknown]
             plan.extend(core.compare({core.key_of(item): item for item in unknown}, {}))
-        step = core.compare(kubectl.preview(todo), live)
+        step = core.compare(server.preview(todo), live)
         plan.extend(step)
-        if step.changed and not module.check_mode:
-            kubectl.apply(todo)
+        if not module.check_mode:
+            differing = {*step.created, *step.updated}
+            changing = [item for item in todo if core.key_of(item) in differing]
+            server.apply(changing)
             if module.params["wait"]:
-                kubectl.wait_served(todo, module.params["wait_timeout"])
+                server.wait_served(unserved(todo, changing, live), module.params["wait_timeout"])
     return result(plan)
+
+
+def unserved(
+    documents: list[core.Document], changing: list[core.Document], live: dict[core.Key, core.Document]
+) -> list[core.Document]:
+    """The kinds that may not be served: those just applied, and those that were not established before."""
+    kinds = [item for item in documents if item["kind"] == core.CRD]
+    return [item for item in kinds if item in changing or core.unready([live[core.key_of(item)]])]
 
 
 def needs(item: core.Document, missing: set[str], first: list[core.Document]) -> bool:

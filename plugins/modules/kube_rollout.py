@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Ansible module: wait for a DaemonSet and its nodes."""
+"""Ansible module: wait for a DaemonSet, its nodes and a Deployment beside it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kube_rollout
-short_description: Wait until a DaemonSet is complete and every node is Ready
+short_description: Wait until a DaemonSet, and a Deployment beside it, is complete and every node is Ready
 version_added: 0.1.0
 author: Tortie contributors
 description:
@@ -21,6 +21,10 @@ options:
     description: Its namespace.
     type: str
     default: kube-system
+  deployment:
+    description: A Deployment of the same namespace that has to be complete, too; empty for none.
+    type: str
+    default: ''
   timeout:
     description: Seconds to wait at most.
     type: int
@@ -38,13 +42,14 @@ attributes:
     description: Looks once and reports; it neither waits nor fails, since nothing was changed before it.
     support: full
 requirements:
-  - kubectl on the host
+  - kubectl on the host, which reads the kubeconfig
 """
 
 EXAMPLES = r"""
 - name: Wait for the network
   tortie.cluster.kube_rollout:
     name: calico-node
+    deployment: calico-kube-controllers
     timeout: 120
 """
 
@@ -69,32 +74,42 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tortie.cluster.plugins.module_utils import kube_apply, kube_rollout
+from ansible_collections.tortie.cluster.plugins.module_utils import kube_api, kube_rollout
 
 REQUEST_TIMEOUT = 20  # seconds
-PAUSE = 1.0
+PAUSE = 0.5  # seconds; a look costs the API server a few milliseconds
 
 
-def look(module: AnsibleModule, command: list[str]) -> list[kube_rollout.Obstacle]:
+def look(api: kube_api.Api, module: AnsibleModule) -> list[kube_rollout.Obstacle]:
     """The obstacles of this moment; an API server that does not answer is one."""
     name, namespace = module.params["name"], module.params["namespace"]
-    arguments = ["get", "daemonsets,pods,nodes", "--namespace", namespace, "-o", "json"]
-    status, stdout, stderr = module.run_command([*command, *arguments])
-    if status != 0:
-        return [kube_rollout.Obstacle("", kube_apply.refusal("read the cluster's state", stderr).rstrip("."))]
-    return kube_rollout.obstacles(name, kube_apply.parse_objects(stdout).values())
+    deployment = module.params["deployment"]
+    try:
+        objects = api.items(kube_api.object_path("apps/v1", "daemonsets", namespace))
+        if deployment:
+            objects += api.items(kube_api.object_path("apps/v1", "deployments", namespace))
+        objects += api.items(kube_api.object_path("v1", "pods", namespace))
+        objects += api.items(kube_api.object_path("v1", "nodes"))
+    except kube_api.ApiError as error:
+        return [kube_rollout.Obstacle("", f"Cannot read the cluster's state: {error}")]
+    found = kube_rollout.obstacles(name, objects)
+    # Its pod may run on any node: what keeps a node from being Ready is said first.
+    return found or (kube_rollout.deployment_obstacles(deployment, objects) if deployment else [])
 
 
-def log_of(module: AnsibleModule, command: list[str], obstacle: kube_rollout.Obstacle) -> list[str]:
+def log_of(api: kube_api.Api, module: AnsibleModule, obstacle: kube_rollout.Obstacle) -> list[str]:
     """The last lines of the log that explains an obstacle; none when there is none."""
     if not obstacle.pod:
         return []
-    arguments = ["logs", "--namespace", module.params["namespace"], obstacle.pod]
-    arguments += ["--container", obstacle.container, f"--tail={module.params['log_lines']}"]
+    path = kube_api.object_path("v1", "pods", module.params["namespace"], obstacle.pod)
+    query = {"container": obstacle.container, "tailLines": str(module.params["log_lines"])}
     if obstacle.previous:
-        arguments.append("--previous")
-    status, stdout, _stderr = module.run_command([*command, *arguments])
-    return [line.strip() for line in stdout.splitlines() if line.strip()] if status == 0 else []
+        query["previous"] = "true"
+    try:
+        text = api.text(f"{path}/log", **query)
+    except kube_api.ApiError:
+        return []
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
@@ -103,10 +118,14 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     if module.check_mode and not Path(kubeconfig).exists():
         return {"changed": False, "complete": False, "obstacles": ["There is no cluster yet."], "seconds": 0}
     program = module.get_bin_path("kubectl", required=True, opt_dirs=["/usr/local/bin", "/opt/bin"])
-    command = [program, "--kubeconfig", kubeconfig, f"--request-timeout={REQUEST_TIMEOUT}s"]
+    try:
+        access = kube_api.access(kubeconfig, program, module.run_command, module.tmpdir)
+    except kube_api.ApiError as error:
+        module.fail_json(msg=f"{error}.")
+    api = kube_api.Api(access, REQUEST_TIMEOUT)
     start = time.monotonic()
     while True:
-        found = look(module, command)
+        found = look(api, module)
         waited = int(time.monotonic() - start)
         if not found or module.check_mode:
             sentences = [item.sentence() for item in found]
@@ -114,12 +133,17 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         if waited >= timeout:
             break
         time.sleep(PAUSE)
-    sentences = [item.sentence(log_of(module, command, item)) for item in found]
+    sentences = [item.sentence(log_of(api, module, item)) for item in found]
     module.fail_json(
-        msg=f"DaemonSet {module.params['name']} is not complete after {timeout} s. {' '.join(sentences)}",
+        msg=f"{_awaited(module)} not complete after {timeout} s. {' '.join(sentences)}",
         obstacles=sentences,
     )
     raise AssertionError("fail_json does not return")
+
+
+def _awaited(module: AnsibleModule) -> str:
+    name, deployment = module.params["name"], module.params["deployment"]
+    return f"DaemonSet {name} and Deployment {deployment} are" if deployment else f"DaemonSet {name} is"
 
 
 def main() -> None:
@@ -128,6 +152,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "namespace": {"type": "str", "default": "kube-system"},
+            "deployment": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 300},
             "kubeconfig": {"type": "path", "default": "/etc/kubernetes/admin.conf"},
             "log_lines": {"type": "int", "default": 5},

@@ -9,7 +9,7 @@ short_description: Create or remove the probe pods and read the cluster's networ
 version_added: 0.1.0
 author: Tortie contributors
 description:
-  - Runs on a control plane node, with kubectl.
+  - Runs on a control plane node. It talks to the API server itself; kubectl only reads the kubeconfig.
   - With O(state=present) it creates the probe pods from the image that calico-node uses, waits for them for
     a bounded time, and returns nodes, pools, block affinities, pods and services.
   - With O(state=absent) it removes the probe pods and their namespace, whose end is not waited for.
@@ -64,13 +64,13 @@ cluster:
     errors: {description: What could not be read., type: list, elements: str}
 """
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tortie.cluster.plugins.module_utils import verify_cluster
+from ansible_collections.tortie.cluster.plugins.module_utils import kube_api, verify_cluster
+from ansible_collections.tortie.cluster.plugins.module_utils.kube_api import ApiError, object_path
 from ansible_collections.tortie.cluster.plugins.module_utils.verify_manifest import (
     LABEL,
     NAMESPACE,
@@ -79,103 +79,104 @@ from ansible_collections.tortie.cluster.plugins.module_utils.verify_manifest imp
     TARGET,
     probe_objects,
 )
-from ansible_collections.tortie.cluster.plugins.module_utils.verify_shapes import ClusterFacts
+from ansible_collections.tortie.cluster.plugins.module_utils.verify_shapes import (
+    ClusterFacts,
+    Endpoint,
+    PodState,
+)
 
 Json = dict[str, Any]
 
-POLL_PAUSE = 0.25  # seconds
+REQUEST_TIMEOUT = 20  # seconds
+ATTEMPTS = 2
+MANAGER = "tortie-verify"  # field manager of the probe objects
+POLL_PAUSE = 0.25  # seconds, at least
+# A pause is at least this many times as long as the look before it: looking slows down what it waits for.
+POLL_SHARE = 4
+ENDPOINT_SECONDS = 10  # from Ready pods to their service's endpoints, by the endpoints controller
 ENDING_SECONDS = 8  # a probe pod has one second to end, and kubelet looks at its pods every few seconds
-NETWORK_KINDS = "nodes,ippools.crd.projectcalico.org,blockaffinities.crd.projectcalico.org"
+CRD_VERSION = "crd.projectcalico.org/v1"
+PROBE_PODS = object_path("v1", "pods", NAMESPACE)
+PROBE_NAMESPACE = object_path("v1", "namespaces", "", NAMESPACE)
 
 
-class KubectlError(Exception):
-    """kubectl is missing or failed; the text is what it said."""
+def connect(module: AnsibleModule) -> kube_api.Api:
+    """The API server, with the administrator's credentials. Raise ApiError."""
+    program = module.get_bin_path("kubectl", opt_dirs=["/usr/local/bin", "/opt/bin"])
+    if program is None:
+        raise ApiError("kubectl is not installed on this node; run site.yml first")
+    access = kube_api.access(module.params["kubeconfig"], program, module.run_command, module.tmpdir)
+    return kube_api.Api(access, REQUEST_TIMEOUT, ATTEMPTS)
 
 
-class Kubectl:
-    """kubectl with the administrator's credentials."""
-
-    def __init__(self, module: AnsibleModule) -> None:
-        self._module = module
-        self._path = module.get_bin_path("kubectl", opt_dirs=["/usr/local/bin", "/opt/bin"])
-
-    def run(self, *arguments: str, data: str | None = None) -> str:
-        """Its standard output. Raise KubectlError."""
-        if self._path is None:
-            raise KubectlError("kubectl is not installed on this node; run site.yml first")
-        command = [
-            self._path,
-            "--kubeconfig",
-            self._module.params["kubeconfig"],
-            "--request-timeout=20s",
-            *arguments,
-        ]
-        status, output, error = self._module.run_command(command, data=data)
-        if status != 0:
-            raise KubectlError(f"kubectl {' '.join(arguments)}: {(error or output).strip()}")
-        return str(output)
-
-    def items(self, *arguments: str) -> list[Json]:
-        """Objects of `kubectl get`; one that is not there is left out."""
-        output = self.run("get", *arguments, "-o", "json", "--ignore-not-found")
-        if not output.strip():
-            return []
-        document = json.loads(output)
-        return list(document["items"]) if document["kind"].endswith("List") else [document]
+def node_image(api: kube_api.Api) -> str:
+    """The image of the calico-node DaemonSet. Raise ApiError when there is none."""
+    daemonset = api.get(object_path("apps/v1", "daemonsets", "kube-system", "calico-node"))
+    if daemonset is None:
+        raise ApiError("there is no DaemonSet calico-node in namespace kube-system; run site.yml first")
+    return str(daemonset["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
-def node_image(kubectl: Kubectl) -> str:
-    """The image of the calico-node DaemonSet. Raise KubectlError when there is none."""
-    daemonsets = kubectl.items("daemonset", "calico-node", "-n", "kube-system")
-    if not daemonsets:
-        raise KubectlError("there is no DaemonSet calico-node in namespace kube-system; run site.yml first")
-    return str(daemonsets[0]["spec"]["template"]["spec"]["containers"][0]["image"])
+def create_probes(api: kube_api.Api, port: int, seconds: float) -> None:
+    """Create the probe objects, once an earlier run's namespace is gone; wait for their pods and endpoints.
 
-
-def create_probes(kubectl: Kubectl, port: int, seconds: float) -> None:
-    """Create the probe objects, once an earlier run's namespace is gone, and wait for their pods.
-
-    Each of the two waits is bounded by `seconds`.
+    Each of the first two waits is bounded by `seconds`.
     """
-    image = node_image(kubectl)
-    if not until(lambda: not _terminating(kubectl), seconds):
-        raise KubectlError(
-            f"namespace {NAMESPACE} of an earlier run is still being deleted; see what holds it"
-        )
-    kubectl.run("apply", "-f", "-", data=json.dumps(probe_objects(image, port)))
-    until(lambda: _settled(kubectl.items("nodes,pods", "-n", NAMESPACE)), seconds)
+    image = node_image(api)
+    if not until(lambda: not _terminating(api), seconds):
+        raise ApiError(f"namespace {NAMESPACE} of an earlier run is still being deleted; see what holds it")
+    for item in probe_objects(image, port)["items"]:
+        api.apply(item, MANAGER)
+    until(lambda: _settled(api.items(PROBE_PODS), api.items(object_path("v1", "nodes"))), seconds)
+    if any(pod["ready"] for pod in _probe_pods(api.items(PROBE_PODS), TARGET)):
+        until(lambda: _reachable(_endpoint(api, NAMESPACE, SERVICE)), ENDPOINT_SECONDS)
 
 
-def remove_probes(kubectl: Kubectl) -> None:
+def remove_probes(api: kube_api.Api) -> None:
     """Remove the probe objects; the namespace's own end is not waited for.
 
     Pods first: the namespace controller looks again only after 5, 10, 20, ... seconds when it finds pods in a
-    namespace that it is to delete. A pod that does not end is taken out of the API; its kubelet cleans up.
+    namespace that it is to delete. Their own deletion need not wait for the garbage collector to notice that
+    their DaemonSets are gone. A pod that does not end is taken out of the API; its kubelet cleans up.
     """
-    kubectl.run("delete", "daemonsets,services", "--all", "-n", NAMESPACE, "--wait=false")
-    if not until(lambda: not kubectl.items("pods", "-n", NAMESPACE), ENDING_SECONDS):
-        kubectl.run("delete", "pods", "--all", "-n", NAMESPACE, "--wait=false", "--force", "--grace-period=0")
-    kubectl.run("delete", "namespace", NAMESPACE, "--wait=false", "--ignore-not-found")
+    api.delete(object_path("apps/v1", "daemonsets", NAMESPACE))
+    api.delete(object_path("v1", "services", NAMESPACE, SERVICE))
+    api.delete(PROBE_PODS)
+    if not until(lambda: not api.items(PROBE_PODS), ENDING_SECONDS):
+        api.delete(PROBE_PODS, gracePeriodSeconds="0")
+    api.delete(PROBE_NAMESPACE)
 
 
 def until(holds: Callable[[], bool], seconds: float) -> bool:
     """Poll; whether it came to hold within `seconds`."""
     deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
+    while True:
+        start = time.monotonic()
+        if holds():
+            return True
+        now = time.monotonic()
+        if now > deadline:
             return False
-        time.sleep(POLL_PAUSE)
-    return True
+        time.sleep(max(POLL_PAUSE, POLL_SHARE * (now - start)))
 
 
-def _terminating(kubectl: Kubectl) -> bool:
-    return any(item["metadata"].get("deletionTimestamp") for item in kubectl.items("namespace", NAMESPACE))
+def _terminating(api: kube_api.Api) -> bool:
+    namespace = api.get(PROBE_NAMESPACE)
+    return bool(namespace and namespace["metadata"].get("deletionTimestamp"))
 
 
-def _settled(items: list[Json]) -> bool:
+def _reachable(service: Endpoint | None) -> bool:
+    return service is not None and service["ready"]
+
+
+def _probe_pods(items: list[Json], role: str) -> list[PodState]:
+    return verify_cluster.parse_pods(items, **{LABEL: role})
+
+
+def _settled(pod_items: list[Json], node_items: list[Json]) -> bool:
     """Whether each Ready node has its two pods, Ready or in a state that waiting does not improve."""
-    pods = verify_cluster.parse_pods(verify_cluster.of_kind(items, "Pod"))
-    nodes = verify_cluster.parse_nodes(verify_cluster.of_kind(items, "Node"))
+    pods = verify_cluster.parse_pods(pod_items)
+    nodes = verify_cluster.parse_nodes(node_items)
     for node in (node for node in nodes if node["ready"]):
         own = [pod for pod in pods if pod["node"] == node["name"]]
         final = [p for p in own if p["ready"] or p["reason"].startswith(verify_cluster.LASTING_REASONS)]
@@ -184,36 +185,32 @@ def _settled(items: list[Json]) -> bool:
     return True
 
 
-def read_cluster(kubectl: Kubectl, cluster: ClusterFacts) -> None:
-    """Fill `cluster`. Raise KubectlError at the first thing that cannot be read."""
-    network = kubectl.items(NETWORK_KINDS)
-    cluster["nodes"] = verify_cluster.parse_nodes(verify_cluster.of_kind(network, "Node"))
-    cluster["pools"] = verify_cluster.parse_pools(verify_cluster.of_kind(network, "IPPool"))
-    cluster["affinities"] = verify_cluster.parse_affinities(verify_cluster.of_kind(network, "BlockAffinity"))
+def read_cluster(api: kube_api.Api, cluster: ClusterFacts) -> None:
+    """Fill `cluster`. Raise ApiError at the first thing that cannot be read."""
+    cluster["nodes"] = verify_cluster.parse_nodes(api.items(object_path("v1", "nodes")))
+    cluster["pools"] = verify_cluster.parse_pools(api.items(object_path(CRD_VERSION, "ippools")))
+    cluster["affinities"] = verify_cluster.parse_affinities(
+        api.items(object_path(CRD_VERSION, "blockaffinities"))
+    )
     cluster["agents"] = verify_cluster.parse_pods(
-        kubectl.items("pods", "-n", "kube-system", "-l", "k8s-app=calico-node")
+        api.items(object_path("v1", "pods", "kube-system"), labelSelector="k8s-app=calico-node")
     )
-    api = kubectl.items("service/kubernetes", "endpoints/kubernetes", "-n", "default")
-    dns = kubectl.items("service/kube-dns", "endpoints/kube-dns", "-n", "kube-system")
-    probes = kubectl.items("services,endpoints,pods", "-n", NAMESPACE)
-    for role, field in ((SOURCE, "sources"), (TARGET, "targets")):
-        pods = verify_cluster.parse_pods(verify_cluster.of_kind(probes, "Pod"), **{LABEL: role})
-        if field == "sources":
-            cluster["sources"] = pods
-        else:
-            cluster["targets"] = pods
-    cluster["kubernetes_service"] = _endpoint(api, "kubernetes")
-    cluster["dns_service"] = _endpoint(dns, "kube-dns")
-    cluster["probe_service"] = _endpoint(probes, SERVICE)
+    probes = api.items(PROBE_PODS)
+    cluster["sources"] = _probe_pods(probes, SOURCE)
+    cluster["targets"] = _probe_pods(probes, TARGET)
+    cluster["kubernetes_service"] = _endpoint(api, "default", "kubernetes")
+    cluster["dns_service"] = _endpoint(api, "kube-system", "kube-dns")
+    cluster["probe_service"] = _endpoint(api, NAMESPACE, SERVICE)
 
 
-def _endpoint(items: list[Json], name: str) -> Any:
+def _endpoint(api: kube_api.Api, namespace: str, name: str) -> Endpoint | None:
     return verify_cluster.parse_endpoint(
-        verify_cluster.find(items, "Service", name), verify_cluster.find(items, "Endpoints", name)
+        api.get(object_path("v1", "services", namespace, name)),
+        api.get(object_path("v1", "endpoints", namespace, name)),
     )
 
 
-def present(module: AnsibleModule, kubectl: Kubectl) -> ClusterFacts:
+def present(module: AnsibleModule) -> ClusterFacts:
     """Probe pods, then everything the API server says."""
     cluster = ClusterFacts(
         nodes=[],
@@ -230,14 +227,19 @@ def present(module: AnsibleModule, kubectl: Kubectl) -> ClusterFacts:
         errors=[],
     )
     try:
-        if not module.check_mode:
-            create_probes(kubectl, module.params["port"], module.params["timeout"])
-    except KubectlError as error:
+        api = connect(module)
+    except ApiError as error:
         cluster["errors"].append(str(error))
+        return cluster
     try:
-        read_cluster(kubectl, cluster)
-    except KubectlError as error:
-        cluster["errors"].append(str(error))
+        if not module.check_mode:
+            create_probes(api, module.params["port"], module.params["timeout"])
+    except ApiError as error:
+        cluster["errors"].append(f"creating the probe pods: {error}")
+    try:
+        read_cluster(api, cluster)
+    except ApiError as error:
+        cluster["errors"].append(f"reading the cluster: {error}")
     return cluster
 
 
@@ -252,14 +254,14 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    kubectl = Kubectl(module)
     if module.params["state"] == "present":
-        module.exit_json(changed=not module.check_mode, cluster=present(module, kubectl))
+        module.exit_json(changed=not module.check_mode, cluster=present(module))
     try:
-        found = bool(kubectl.items("namespace", NAMESPACE))
+        api = connect(module)
+        found = api.get(PROBE_NAMESPACE) is not None
         if found and not module.check_mode:
-            remove_probes(kubectl)
-    except KubectlError as error:
+            remove_probes(api)
+    except ApiError as error:
         module.fail_json(
             msg=f"The probe pods were not removed: {error}. Remove them: kubectl delete namespace {NAMESPACE}"
         )

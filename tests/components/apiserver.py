@@ -53,7 +53,7 @@ class ApiServer:
         request.add_header("Authorization", f"Bearer {self.token}")
         request.add_header("Content-Type", "application/json")
         context = ssl.create_default_context(cafile=self.ca)
-        with urllib.request.urlopen(request, context=context, timeout=30) as answer:
+        with urllib.request.urlopen(request, context=context, timeout=120) as answer:
             return json.loads(answer.read())
 
     def is_ready(self) -> bool:
@@ -95,8 +95,16 @@ class ApiServer:
     def reset(self) -> None:
         """Delete every object of the kinds that the network uses."""
         for resource in self.request("GET", _GROUP)["resources"]:
-            if "/" not in resource["name"]:
-                self.request("DELETE", f"{_GROUP}/{resource['name']}")
+            name = resource["name"]
+            if "/" in name:
+                continue
+            if not resource["namespaced"]:
+                self.request("DELETE", f"{_GROUP}/{name}")
+                continue
+            # A collection can be deleted in one namespace only.
+            found = self.request("GET", f"{_GROUP}/{name}")["items"]
+            for namespace in {item["metadata"]["namespace"] for item in found}:
+                self.request("DELETE", f"{_GROUP}/namespaces/{namespace}/{name}")
         for pod in self.request("GET", "/api/v1/pods")["items"]:
             metadata = pod["metadata"]
             path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}?gracePeriodSeconds=0"

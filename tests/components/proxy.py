@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 
 
 class Proxy:
-    """Forwards 127.0.0.1:`port` to 127.0.0.1:`target`."""
+    """Forwards 127.0.0.1:`port` to `address`:`target`."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, address: str = "127.0.0.1") -> None:
         self.port = 0
         self.accepted = 0  # connections so far
         self._target = target
+        self._address = address
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -43,7 +44,7 @@ class Proxy:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        upstream_reader, upstream_writer = await asyncio.open_connection(self._address, self._target)
         pair = {writer, upstream_writer}
         self._writers |= pair
         directions = [_copy(reader, upstream_writer), _copy(upstream_reader, writer)]
@@ -62,9 +63,9 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @contextlib.asynccontextmanager
-async def proxy_to(target: int) -> AsyncIterator[Proxy]:
+async def proxy_to(target: int, address: str = "127.0.0.1") -> AsyncIterator[Proxy]:
     """A proxy that is open, closed at the end."""
-    proxy = Proxy(target)
+    proxy = Proxy(target, address)
     await proxy.open()
     try:
         yield proxy

@@ -36,7 +36,7 @@ def _same_cluster(
 
 def changed_by(control_plane: Host, **settings: str | int) -> None:
     """Converge; only the manifests change, on the one node that applies them."""
-    assert converge(**settings) == {(APPLY, control_plane.backend.hostname)}
+    assert converge("tortie", **settings) == {(APPLY, control_plane.backend.hostname)}
 
 
 def routes(cluster: Cluster, form: str) -> dict[str, list[str]]:

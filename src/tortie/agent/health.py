@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Final, Literal
 
 from aiohttp import web
@@ -12,10 +12,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 log = logging.getLogger(__name__)
 
-Layer = Literal["start-up", "datastore", "tunnels", "mtu", "dataplane", "bgp", "cni"]
+Layer = Literal["start-up", "datastore", "tunnels", "mtu", "dataplane", "policy", "bgp", "cni"]
+Loop = Literal["routes", "policy"]
 
-# Seconds without a finished round of the reconcile loop after which the process counts as stuck.
+# Seconds without a sign of a loop after which the process counts as stuck; a loop with nothing to do gives
+# one every BEAT seconds.
 LIVENESS_LIMIT: Final = 300.0
+BEAT: Final = 60.0
 
 
 class Health:
@@ -24,7 +27,7 @@ class Health:
     def __init__(self, layers: Iterable[Layer], clock: Callable[[], float] = time.monotonic) -> None:
         self._problems: dict[Layer, str] = dict.fromkeys(layers, "not started yet")
         self._clock = clock
-        self._beat = clock()
+        self._beats: dict[Loop, float] = {"routes": clock()}
         self.ready = asyncio.Event()
 
     def fail(self, layer: Layer, sentence: str) -> None:
@@ -41,17 +44,32 @@ class Health:
         if not self._problems:
             self.ready.set()
 
-    def problems(self) -> list[str]:
-        """What keeps the node from being ready; empty when it is."""
-        return [f"{layer}: {sentence}" for layer, sentence in self._problems.items()]
+    def problems(self, layers: Collection[Layer] | None = None) -> list[str]:
+        """What keeps the node, or these layers of it, from being ready; empty when nothing does."""
+        return [
+            f"{layer}: {sentence}"
+            for layer, sentence in self._problems.items()
+            if layers is None or layer in layers
+        ]
 
-    def beat(self) -> None:
-        """The reconcile loop (or start-up, which retries) finished a round."""
-        self._beat = self._clock()
+    def beat(self, loop: Loop = "routes") -> None:
+        """The loop (start-up, which retries, counts for routes) finished a round or waits for one."""
+        self._beats[loop] = self._clock()
 
     def alive(self) -> bool:
-        """Whether the loop still turns."""
-        return self._clock() - self._beat < LIVENESS_LIMIT
+        """Whether every loop that has begun still turns."""
+        return all(self._clock() - beat < LIVENESS_LIMIT for beat in self._beats.values())
+
+
+async def wait_alive(event: asyncio.Event, seconds: float, beat: Callable[[], None]) -> bool:
+    """Wait for `event` for at most `seconds`, with a beat every BEAT seconds; return whether it is set."""
+    end = time.monotonic() + seconds
+    while not event.is_set() and (left := end - time.monotonic()) > 0:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(left, BEAT)):
+                await event.wait()
+        beat()
+    return event.is_set()
 
 
 def _health_application(health: Health) -> web.Application:

@@ -9,10 +9,13 @@ import time
 from contextlib import AsyncExitStack
 from typing import Final
 
+from tortie.agent.attachment import Attachment
 from tortie.agent.bird import Bird, sessions_problem
 from tortie.agent.health import Health, Layer, serve_health, serve_metrics
 from tortie.agent.logfmt import set_up_logging
 from tortie.agent.metrics import Metrics
+from tortie.agent.policy import PolicyAgent, PolicySources
+from tortie.agent.policy_work import PolicyWorker, own_interfaces
 from tortie.agent.reconcile import NodeMovedError, Reconciler, Watches
 from tortie.agent.settings import Settings, SettingsError, read_settings
 from tortie.agent.startup import Identity, StartupError, node_name, report_network_available, start_up
@@ -21,8 +24,8 @@ from tortie.agent.tunnels import TunnelAddresses
 from tortie.bgp.control import BirdError
 from tortie.cni import installer
 from tortie.cni.installer import InstallError
-from tortie.cni.server import CNIServer
 from tortie.dataplane.apply import Dataplane
+from tortie.dataplane.policy import PolicyDataplane
 from tortie.datastore.interface import Datastore, DatastoreError, InvalidError
 from tortie.datastore.kubernetes import KubernetesDatastore, connect
 from tortie.ipam.allocator import Allocator
@@ -32,13 +35,16 @@ log = logging.getLogger("tortie.agent.main")
 # Seconds. A younger agent is ready only when every BGP session is up (Calico's --threshold-time).
 FRESH: Final = 30.0
 _BIRD_POLL: Final = 1.0  # seconds between looks at BIRD's sessions
+# Seconds that a thread may keep the interpreter from another. Python's 5 ms would be a good part of the time
+# that a change of policy may take.
+_SWITCH: Final = 0.0005
 _FIRST_RETRY: Final = 1.0  # seconds before start-up is tried again; doubled up to _LONGEST_RETRY
 _LONGEST_RETRY: Final = 30.0
 
 
 async def run_agent(settings: Settings) -> None:
     """Run until cancelled. What cannot be retried inside is raised; the supervisor starts the agent again."""
-    layers: list[Layer] = ["start-up", "datastore", "tunnels", "mtu", "dataplane", "cni"]
+    layers: list[Layer] = ["start-up", "datastore", "tunnels", "mtu", "dataplane", "policy", "cni"]
     if settings.backend == "bird":
         layers.append("bgp")
     health, metrics = Health(layers), Metrics()
@@ -58,8 +64,15 @@ async def _run_node(
 ) -> None:
     name = node_name(settings)
     dataplane = Dataplane()
-    # Nothing routes a borrowed address to its node yet: better an ADD that fails than a pod cut off.
-    allocator = Allocator(datastore, name, borrowing=False)
+    allocator = Allocator(datastore, name)
+    sources = PolicySources(datastore)
+    policy = PolicyAgent(
+        sources=sources,
+        worker=PolicyWorker(name, PolicyDataplane()),
+        interfaces=lambda: own_interfaces(dataplane.host_links()),
+        health=health,
+        metrics=metrics,
+    )
     identity = await _start_until_done(settings, name, datastore, dataplane, allocator, health)
     watches = Watches.of(datastore)
     bird = (
@@ -75,16 +88,31 @@ async def _run_node(
         watches=watches,
         tunnels=TunnelAddresses(datastore, allocator, identity),
         bird=bird,
+        configure_policy=policy.configure,
         health=health,
         metrics=metrics,
+    )
+    attachment = Attachment(
+        settings=settings,
+        node=name,
+        datastore=datastore,
+        allocator=allocator,
+        sources=sources,
+        reconciler=reconciler,
+        policy=policy,
+        health=health,
     )
     async with asyncio.TaskGroup() as tasks:
         for watch in watches.all():
             tasks.create_task(watch.run())
         tasks.create_task(reconciler.run())
+        tasks.create_task(reconciler.follow_borrowed())
         if bird is not None:
             tasks.create_task(watch_bird(bird, health, metrics))
-        tasks.create_task(_serve_cni(settings, name, datastore, allocator, reconciler, health))
+        for source in sources.all:
+            tasks.create_task(source.run())
+        tasks.create_task(policy.run())
+        tasks.create_task(attachment.run())
         tasks.create_task(installer.renew_loop(installer.settings(os.environ), datastore))
         tasks.create_task(_report_when_ready(datastore, name, health))
 
@@ -109,31 +137,6 @@ async def _start_until_done(
         else:
             health.pass_("start-up")
             return identity
-
-
-async def _serve_cni(
-    settings: Settings,
-    name: str,
-    datastore: Datastore,
-    allocator: Allocator,
-    reconciler: Reconciler,
-    health: Health,
-) -> None:
-    """Answer the CNI plugin, from the moment on that pods would have a network."""
-    await reconciler.applied_once.wait()
-    server = CNIServer(
-        socket_path=settings.paths.cni_socket,
-        journal_dir=settings.paths.cni_journal,
-        node=name,
-        datastore=datastore,
-        allocator=allocator,
-        default_mtu=lambda: reconciler.pod_mtu,
-    )
-    async with asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(server.serve())
-        await server.listening.wait()
-        health.pass_("cni")
-        await serving
 
 
 async def watch_bird(bird: Bird, health: Health, metrics: Metrics) -> None:
@@ -209,6 +212,7 @@ def main() -> None:
     set_up_logging("INFO")
     try:
         settings = read_settings(os.environ)
+        sys.setswitchinterval(_SWITCH)
         set_up_logging(settings.log_level)
         asyncio.run(_run_until_stopped(settings))
     except Exception as error:

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tortie.agent.bird import Bird
-from tortie.agent.health import Health
+from tortie.agent.health import Health, wait_alive
 from tortie.agent.metrics import Metrics
+from tortie.agent.policy_settings import felix_spec, table_settings
 from tortie.agent.settings import Settings
 from tortie.agent.startup import (
     Identity,
@@ -24,11 +25,14 @@ from tortie.bgp.control import BirdError
 from tortie.bgp.mesh import cluster_settings, mesh_config
 from tortie.dataplane.apply import ApplyError, Dataplane
 from tortie.dataplane.netlink import DataplaneError
-from tortie.datastore.informer import Informer
+from tortie.dataplane.ruleset import Settings as TableSettings
+from tortie.datastore.informer import Informer, Key
 from tortie.datastore.interface import Datastore, DatastoreError
-from tortie.ipam.allocator import NoAddressError
+from tortie.ipam.errors import AddressError
+from tortie.model.felix import FelixConfiguration
 from tortie.model.nodeinfo import BGPNode, parse_node
-from tortie.model.resources import BGPConfiguration, BlockAffinity, IPPool, Node
+from tortie.model.resources import BGPConfiguration, BlockAffinity, IPAMBlock, IPPool, Node
+from tortie.routing.borrowed import Borrowed, BorrowedIndex
 from tortie.routing.compute import Cluster, compute
 from tortie.routing.mtu import MTUError, pod_mtu
 from tortie.routing.pools import parse_claims, parse_pools, tunnels_in_use
@@ -55,6 +59,8 @@ class Watches:
     pools: Informer[IPPool]
     affinities: Informer[BlockAffinity]
     bgp: Informer[BGPConfiguration]
+    felix: Informer[FelixConfiguration]
+    blocks: Informer[IPAMBlock]  # changes with every ADD of the cluster: see `follow_borrowed`
 
     @classmethod
     def of(cls, datastore: Datastore) -> "Watches":
@@ -64,11 +70,13 @@ class Watches:
             Informer(datastore, IPPool),
             Informer(datastore, BlockAffinity),
             Informer(datastore, BGPConfiguration),
+            Informer(datastore, FelixConfiguration),
+            Informer(datastore, IPAMBlock),
         )
 
     def all(self) -> tuple[Informer[Any], ...]:
         """Every informer."""
-        return (self.nodes, self.pools, self.affinities, self.bgp)
+        return (self.nodes, self.pools, self.affinities, self.bgp, self.felix, self.blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +88,16 @@ class Snapshot:
     problems: tuple[str, ...]
 
 
-def take_snapshot(watches: Watches) -> Snapshot:
+def take_snapshot(watches: Watches, borrowed: frozenset[Borrowed]) -> Snapshot:
     """Parse everything that is known now."""
     raw_pools = tuple(watches.pools.items.values())
     nodes = tuple(parse_node(node) for node in watches.nodes.items.values())
     pools, pool_problems = parse_pools(raw_pools)
     claims, claim_problems = parse_claims(watches.affinities.items.values())
     node_problems = tuple(problem for node in nodes for problem in node.problems)
-    return Snapshot(Cluster(nodes, pools, claims), raw_pools, node_problems + pool_problems + claim_problems)
+    return Snapshot(
+        Cluster(nodes, pools, claims, borrowed), raw_pools, node_problems + pool_problems + claim_problems
+    )
 
 
 class Reconciler:
@@ -103,6 +113,7 @@ class Reconciler:
         watches: Watches,
         tunnels: TunnelAddresses,
         bird: Bird | None,
+        configure_policy: Callable[[TableSettings, bool], None],
         health: Health,
         metrics: Metrics,
     ) -> None:
@@ -113,6 +124,7 @@ class Reconciler:
         self._watches = watches
         self._tunnels = tunnels
         self._bird = bird
+        self._configure_policy = configure_policy
         self._health = health
         self._metrics = metrics
         self._applied: NodeState | None = None
@@ -120,7 +132,10 @@ class Reconciler:
         self._changed = asyncio.Event()
         self.pod_mtu = 0  # bytes; known once `applied_once` is set
         self.applied_once = asyncio.Event()  # set when the kernel held the desired state for the first time
-        for watch in watches.all():
+        self._borrowed = BorrowedIndex[Key]()
+        self._blocks_changed = asyncio.Event()
+        watches.blocks.on_change(self._blocks_changed.set)
+        for watch in (watches.nodes, watches.pools, watches.affinities, watches.bgp, watches.felix):
             watch.on_change(self._changed.set)
 
     async def run(self) -> None:
@@ -128,6 +143,7 @@ class Reconciler:
         for watch in self._watches.all():
             await watch.synced.wait()
         self._health.pass_("datastore")
+        self._read_borrowed()
         retry = _FIRST_RETRY
         resync = True
         while True:
@@ -138,19 +154,32 @@ class Reconciler:
             retry = _FIRST_RETRY if good else min(retry * 2, _LONGEST_RETRY)
             resync = not await self._changed_within(pause)
 
+    async def follow_borrowed(self) -> None:
+        """Reconcile when a borrowed address comes or goes, until cancelled. Blocks change with every ADD and
+        DEL of the cluster, and hardly ever because of one."""
+        while True:
+            await self._blocks_changed.wait()
+            await asyncio.sleep(COALESCE)
+            self._blocks_changed.clear()
+            if self._read_borrowed():
+                self._changed.set()
+
+    def _read_borrowed(self) -> bool:
+        """Look at the blocks that changed; return whether another address is borrowed now."""
+        changed = self._borrowed.update(self._watches.blocks.items)
+        self._metrics.borrowed.set(len(self._borrowed.addresses))
+        return changed
+
     async def _changed_within(self, seconds: float) -> bool:
         """Wait for a change, or until the time is up; return whether something changed."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
+        if not await wait_alive(self._changed, seconds, lambda: self._health.beat("routes")):
             return False
         await asyncio.sleep(COALESCE)
         return True
 
     async def _round(self, resync: bool) -> bool:
         """One pass; return whether all went well. `resync`: check the kernel even if nothing changed."""
-        snapshot = take_snapshot(self._watches)
+        snapshot = take_snapshot(self._watches, self._borrowed.addresses)
         good = await self._keep_tunnels(snapshot)
         if resync:
             good = await self._check_own_node() and good
@@ -164,6 +193,12 @@ class Reconciler:
         self.pod_mtu = mtu
         self._health.pass_("mtu")
         own = self._tunnels.own(self._identity.node)
+        felix = felix_spec(self._watches.felix.items.values(), own.name)
+        bgp = cluster_settings(self._watches.bgp.items.values())
+        self._configure_policy(
+            table_settings(own, snapshot.cluster, felix, bgp, self._settings.endpoint_to_host),
+            felix.workload_source_spoofing == "Any",
+        )
         outcome = compute(own, link, snapshot.cluster, self._settings.mtu)
         good = await self._apply(outcome.state, resync) and good
         bgp_problems = await self._configure_bird(snapshot)
@@ -174,7 +209,7 @@ class Reconciler:
         kinds = tunnels_in_use(snapshot.cluster.pools)
         try:
             await self._tunnels.ensure(kinds, snapshot.raw_pools)
-        except (DatastoreError, NoAddressError) as error:
+        except (DatastoreError, AddressError) as error:
             self._health.fail("tunnels", str(error))
             return False
         self._health.pass_("tunnels")
@@ -230,7 +265,7 @@ class Reconciler:
         """Write BIRD's configuration; return sentences about what had to be left out of it."""
         settings = cluster_settings(self._watches.bgp.items.values())
         outcome = mesh_config(
-            self._own_with_as(snapshot.cluster),
+            self._tunnels.own(self._own_with_as(snapshot.cluster)),
             self._identity.link,
             snapshot.cluster,
             settings,

@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeVar
 from msgspec import Struct
 
 from tortie.agent.autodetect import Method, parse_method
+from tortie.agent.policy_settings import EndpointToHost
 from tortie.model.constants import (
     DEFAULT_BLOCK_SIZE,
     DEFAULT_POOL_CIDR,
@@ -33,6 +34,11 @@ _BOOLEANS: Final = {
     **dict.fromkeys(("false", "0", "no", "n", "f"), False),
 }
 _BACKENDS: Final[dict[str, Backend]] = {"bird": "bird", "vxlan": "vxlan", "none": "none"}
+_ENDPOINT_TO_HOST: Final[dict[str, EndpointToHost | None]] = {
+    "accept": "Accept",
+    "return": "Return",
+    "drop": "Drop",
+}
 _LEVELS: Final[dict[str, LogLevel]] = {
     "debug": "DEBUG",
     "info": "INFO",
@@ -117,6 +123,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     service_host: str = ""  # KUBERNETES_SERVICE_HOST
     mtu: int = 0  # bytes; 0 is automatic
     resync: int = 90  # seconds between checks of the kernel
+    endpoint_to_host: EndpointToHost | None = None  # None: as FelixConfiguration says
     health_port: int = HEALTH_PORT
     metrics_enabled: bool = False
     metrics_host: str = ""  # empty: every address of the host
@@ -190,6 +197,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         service_host=read.text("KUBERNETES_SERVICE_HOST"),
         mtu=read.number("CNI_MTU", 0, 0, 65535),
         resync=read.number("FELIX_ROUTEREFRESHINTERVAL", defaults.resync, 1, 86400),
+        endpoint_to_host=read.choice("FELIX_DEFAULTENDPOINTTOHOSTACTION", None, _ENDPOINT_TO_HOST),
         health_port=read.number("FELIX_HEALTHPORT", defaults.health_port, 1, 65535),
         metrics_enabled=read.choice("FELIX_PROMETHEUSMETRICSENABLED", False, _BOOLEANS),
         metrics_host=read.text("FELIX_PROMETHEUSMETRICSHOST", defaults.metrics_host),

@@ -10,6 +10,7 @@ from tortie.agent.startup import Identity, annotate, get_node
 from tortie.datastore.interface import Datastore
 from tortie.ipam.allocator import Allocator
 from tortie.ipam.pools import select
+from tortie.ipam.request import AddressRequest
 from tortie.model.constants import ANNOTATION_IPIP_TUNNEL, ANNOTATION_VXLAN_MAC, ANNOTATION_VXLAN_TUNNEL
 from tortie.model.names import tunnel_handle_id, vtep_mac
 from tortie.model.nodeinfo import BGPNode
@@ -63,13 +64,15 @@ class TunnelAddresses:
     async def _assign(self, kind: TunnelKind, node: Node, pools: Sequence[IPPool]) -> IPv4Address:
         of_kind = [pool for pool in pools if _encapsulates(pool, kind)]
         names = {item.name for item in select(of_kind, "Tunnel", node.metadata.labels).eligible}
-        address = await self._allocator.assign(
+        request = AddressRequest(
             handle_id=tunnel_handle_id(kind, self._name),
             attributes={"node": self._name, "type": _ATTRIBUTE_TYPES[kind]},
             use="Tunnel",
             # None eligible: let the allocator choose among all pools, or explain why it cannot.
-            pools=[pool for pool in of_kind if pool.metadata.name in names] or None,
+            pools=[pool.metadata.name for pool in of_kind if pool.metadata.name in names] or None,
         )
+        (address,) = await self._allocator.assign(request)
+        assert isinstance(address, IPv4Address)
         if self._held.get(kind) != address:
             log.info("Tunnel address of %s: %s", kind, address)
         return address

@@ -5,17 +5,22 @@ so nothing needs quoting.
 
 Who writes what: BIRD writes to the kernel only what it learned over BGP (pools with IP-in-IP or without
 encapsulation). The agent writes VXLAN routes and the blackholes of the node's own blocks; BIRD knows the own
-blocks as static routes, to announce them.
+blocks as static routes, to announce them. An address of another node's block that a pod here has is announced
+from the kernel's route to that pod: it is announced when the pod is really here, and only then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from tortie.model.constants import DEFAULT_AS_NUMBER, IPIP_DEVICE
+from tortie.model.constants import DEFAULT_AS_NUMBER, INTERFACE_PREFIX, IPIP_DEVICE
 from tortie.routing.pools import Pool, pool_of
 
 BGP_PORT = 179  # RFC 4271 section 8.1.1
+
+# BIRD prefers the greater number. It gives 100 to routes of BGP and 10 to those it finds in the kernel: a pod
+# that is here must win against what a peer has not withdrawn yet. Nothing else has this number.
+LOCAL_POD_PREFERENCE = 210
 
 # Seconds. BIRD holds back route updates for this long when it restarts and a peer stays away.
 GRACEFUL_RESTART_WAIT = 20
@@ -40,6 +45,7 @@ class BirdConfig:
     port: int = BGP_PORT
     pools: frozenset[Pool] = frozenset()
     blocks: frozenset[IPv4Network] = frozenset()
+    tunnels: frozenset[IPv4Address] = frozenset()  # own tunnel addresses; they may be of another's block
     peers: frozenset[MeshPeer] = frozenset()
     debug: bool = False
 
@@ -63,8 +69,8 @@ def render(config: BirdConfig) -> str:
     pools = sorted(config.pools, key=lambda pool: (-pool.cidr.prefixlen, pool))
     sections = [
         _globals(config.address.ip, config.debug),
-        _filters(config.address.network, pools),
-        _protocols(config.address.network, pools, sorted(config.blocks)),
+        _filters(config.address.network, pools, sorted(config.blocks)),
+        _protocols(config.address.network, _announced(config, pools)),
         _mesh(config, config.address.ip),
     ]
     return "\n".join(sections)
@@ -86,12 +92,27 @@ def _globals(own: IPv4Address, debug: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _prefixes(networks: Iterable[IPv4Network]) -> str:
+    """A prefix set with everything within the networks. BIRD knows no empty one: give it at least one."""
+    return f"[ {', '.join(f'{network}+' for network in networks)} ]"
+
+
 def _within(pools: Sequence[Pool], action: str) -> list[str]:
-    """A clause for routes within any of the pools. BIRD has no empty prefix set: no pools, no clause."""
+    """A clause for routes within any of the pools; none without pools."""
+    return [f"  if net ~ {_prefixes(pool.cidr for pool in pools)} then {action}"] if pools else []
+
+
+def _pods_outside_own_blocks(pools: Sequence[Pool], blocks: Sequence[IPv4Network]) -> list[str]:
+    """Clauses that take from the kernel the routes to local pods whose addresses no own block announces."""
     if not pools:
         return []
-    networks = ", ".join(f"{pool.cidr}+" for pool in pools)
-    return [f"  if net ~ [ {networks} ] then {action}"]
+    outside = f" && !(net ~ {_prefixes(blocks)})" if blocks else ""
+    mark = f"{{ preference = {LOCAL_POD_PREFERENCE}; accept; }}"
+    return [
+        f'  if ifname ~ "{INTERFACE_PREFIX}*" && net.len = 32{outside} then {{',
+        *("  " + line for pool in pools for line in _within([pool], mark if pool.bgp_export else "reject;")),
+        "  }",
+    ]
 
 
 def _kernel_action(pool: Pool, subnet: IPv4Network) -> str:
@@ -108,7 +129,7 @@ def _kernel_action(pool: Pool, subnet: IPv4Network) -> str:
     return f"{{ {tunnel} }}"
 
 
-def _filters(subnet: IPv4Network, pools: Sequence[Pool]) -> str:
+def _filters(subnet: IPv4Network, pools: Sequence[Pool], blocks: Sequence[IPv4Network]) -> str:
     lines = [
         "# What goes into the kernel: blocks of other nodes, unless the agent routes them (VXLAN).",
         "filter kernel_export {",
@@ -117,8 +138,10 @@ def _filters(subnet: IPv4Network, pools: Sequence[Pool]) -> str:
         "  reject;",
         "}",
         "",
-        "# Alien routes serve to resolve next hops in other subnets (the default route above all).",
+        "# Alien routes serve to resolve next hops in other subnets (the default route above all). Of those",
+        "# in the pools, pods here whose address is of no own block are announced one by one.",
         "filter kernel_import {",
+        *_pods_outside_own_blocks(pools, blocks),
         *_within(pools, "reject;"),
         "  accept;",
         "}",
@@ -130,20 +153,25 @@ def _filters(subnet: IPv4Network, pools: Sequence[Pool]) -> str:
         "",
         "filter mesh_export {",
         '  if proto = "own_blocks" then accept;',
+        f"  if source = RTS_INHERIT && preference = {LOCAL_POD_PREFERENCE} then accept;",
         "  reject;",
         "}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _exported(block: IPv4Network, pools: Sequence[Pool]) -> bool:
-    """Whether the pool of the block lets BGP announce it."""
-    pool = pool_of(block, pools)
-    return pool is not None and pool.bgp_export
+def _announced(config: BirdConfig, pools: Sequence[Pool]) -> list[IPv4Network]:
+    """Own blocks, and own tunnel addresses outside of them, as far as their pools let BGP announce them."""
+    tunnels = {
+        IPv4Network(address)
+        for address in config.tunnels
+        if not any(address in block for block in config.blocks)
+    }
+    wanted = sorted(config.blocks | tunnels)
+    return [network for network in wanted if (pool := pool_of(network, pools)) and pool.bgp_export]
 
 
-def _protocols(subnet: IPv4Network, pools: Sequence[Pool], blocks: Sequence[IPv4Network]) -> str:
-    announced = [block for block in blocks if _exported(block, pools)]
+def _protocols(subnet: IPv4Network, announced: Sequence[IPv4Network]) -> str:
     lines = [
         "protocol device {",
         "  scan time 2;",

@@ -42,6 +42,7 @@ def mesh_config(
             port=settings.listen_port,
             pools=frozenset(cluster.pools),
             blocks=frozenset(claim.block for claim in claims if claim.node == own.name),
+            tunnels=frozenset(address for address in (own.ipip_tunnel, own.vxlan_tunnel) if address),
             peers=frozenset(peers),
             debug=debug,
         ),

@@ -1,211 +1,383 @@
-"""The kinds that `get` knows: their names, their columns and their projectcalico.org/v3 shape."""
+"""The kinds that tortiectl knows: their names, their columns, where they are stored, what may be done."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
-import msgspec
-from msgspec import Struct
+from tortie.cli import columns, native
+from tortie.cli.columns import Columns, from_spec
+from tortie.cli.documents import API_VERSION, Document, document, spec_of, stored_kind
+from tortie.model.policy_natives import Namespace, ServiceAccount
+from tortie.model.resources import (
+    CALICO_GROUP_VERSION,
+    CRD_GROUP_VERSION,
+    BlockAffinity,
+    IPAMBlock,
+    IPAMConfig,
+    IPAMHandle,
+    Node,
+    Pod,
+    Resource,
+    ResourceType,
+)
 
-from tortie.model.constants import DEFAULT_AS_NUMBER
-from tortie.model.endpoints import workload_endpoint
-from tortie.model.nodeinfo import parse_node
-from tortie.model.resources import BlockAffinity, IPPool, Metadata, Node, Pod, Resource
-
-API_VERSION: Final = "projectcalico.org/v3"
-Document = dict[str, Any]
-R = TypeVar("R", bound=Resource)
+Backend = Literal["kubernetes", "etcdv3"]
+Verb = Literal["create", "change", "delete"]  # change: apply to what exists, replace, patch, label
 
 
 class UnknownKindError(ValueError):
-    """`get` was asked for a kind that it does not know; the message lists those it knows."""
+    """Someone asked for a kind that does not exist; the message lists those that do, or names the nearest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One object for display. `cells` are by column heading; `document` is its v3 form."""
-
-    name: str
-    namespace: str
-    cells: dict[str, str]
-    document: Document
+def _from_stored(resource: Resource) -> Document | None:
+    """Every kind that has no peculiarity."""
+    status = getattr(resource, "status", None)
+    return document(resource.resource_type.kind, resource.metadata, spec_of(resource), status)
 
 
-Convert = Callable[[Any, int], Item | None]
+Convert = Callable[[Any], Document | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of `get`. `convert` takes a stored object and the cluster's AS number; None: no such item."""
+    """One kind. `title` is its name in documents; `names` what the command line takes, plural first.
+
+    `stored` is its kind in the datastore where that has another name. `sources` are the native kinds that it
+    is read from when the datastore is Kubernetes. `refused` says which verbs it does not have and why; a
+    reason in `only_etcd` concerns Kubernetes only, where the kind is derived. `typed` reads a kind that etcd
+    keeps in a form of its own.
+    """
 
     title: str
     names: tuple[str, ...]
-    stored: type[Resource]
     headings: tuple[str, ...]
     wide: tuple[str, ...]
-    convert: Convert
+    cells: Columns
     namespaced: bool = False
+    stored: str = ""
+    sources: tuple[type[Resource], ...] = ()
+    convert: Convert = _from_stored
+    refused: dict[Verb, str] = field(default_factory=dict)
+    only_etcd: dict[Verb, str] = field(default_factory=dict)
+    in_tiers: bool = False
+    typed: type[Resource] | None = None
 
-    def items(self, stored: Iterable[Resource], as_number: int = DEFAULT_AS_NUMBER) -> list[Item]:
-        """Items in order of namespace and name."""
-        found = [item for item in (self.convert(resource, as_number) for resource in stored) if item]
-        return sorted(found, key=lambda item: (item.namespace, item.name))
+    @property
+    def plural(self) -> str:
+        """Name of the resource in the API."""
+        return self.names[0]
+
+    def where(self, backend: Backend) -> ResourceType:
+        """Where the kind is stored: Kubernetes has no key for a derived kind, etcd has."""
+        derived = bool(self.sources)
+        version = CALICO_GROUP_VERSION if derived and backend == "etcdv3" else CRD_GROUP_VERSION
+        plural = f"{self.stored.lower()}s" if self.stored else self.plural
+        return ResourceType(version, self.stored or self.title, plural, self.namespaced)
+
+    def stored_kind(self, backend: Backend) -> type[Resource]:
+        """The kind to read and write at `where`."""
+        if backend == "etcdv3" and self.typed is not None:
+            return self.typed
+        return stored_kind(self.where(backend))
+
+    def reads(self, backend: Backend) -> tuple[type[Resource], ...]:
+        """The kinds whose objects make up this one's. Nodes look alike in both datastores."""
+        derived = self.sources and (backend == "kubernetes" or self.title == "Node")
+        return self.sources if derived else (self.stored_kind(backend),)
+
+    def to_document(self, resource: Resource) -> Document | None:
+        """The v3 form; None for an object that does not exist for people: a pod without an endpoint, a block
+        that is being deleted."""
+        body = self.convert(resource) if type(resource) in self.sources else _from_stored(resource)
+        if body is None or body["spec"].get("deleted") in (True, "true"):
+            return None
+        if self.title == "BlockAffinity":
+            # A string where it is stored, a boolean in the v3 API.
+            body["spec"] = {**body["spec"], "deleted": False}
+        return {**body, "kind": self.title}
+
+    def reason_against(self, verb: Verb, backend: Backend) -> str:
+        """Why `verb` is not possible; nothing when it is."""
+        return self.refused.get(verb) or (self.only_etcd.get(verb, "") if backend == "kubernetes" else "")
 
 
-def explicit(struct: Struct) -> Document:
-    """A struct under its wire names, defaults included; None, empty collections and strings are left out."""
-    values = {
-        item.encode_name: msgspec.to_builtins(getattr(struct, item.name))
-        for item in msgspec.structs.fields(struct)
-    }
-    return {name: value for name, value in values.items() if value not in (None, "", [], {})}
-
-
-def document(kind: str, metadata: Metadata, spec: Document) -> Document:
-    """An object in the v3 API."""
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": explicit(metadata), "spec": spec}
-
-
-def document_list(kind: Kind, items: Sequence[Item], resource_version: str) -> Document:
+def document_list(kind: Kind, items: list[Document], resource_version: str) -> Document:
     """A list in the v3 API."""
     return {
         "apiVersion": API_VERSION,
         "kind": f"{kind.title}List",
-        "items": [item.document for item in items],
+        "items": items,
         "metadata": {"resourceVersion": resource_version},
     }
 
 
-def node_item(node: Node, as_number: int) -> Item:
-    """A node with the BGP data of its annotations; an AS number in brackets is the cluster's."""
-    info = parse_node(node)
-    name = node.metadata.name
-    address = str(info.ipv4) if info.ipv4 else ""
-    bgp: Document = {
-        "asNumber": info.as_number,
-        "ipv4Address": address,
-        "ipv4IPIPTunnelAddr": str(info.ipip_tunnel or ""),
-    }
-    spec: Document = {
-        "addresses": [
-            *([{"address": address, "type": "CalicoNodeIP"}] if address else []),
-            *({"address": item.address, "type": item.type} for item in node.status.addresses),
-        ],
-        "bgp": {key: value for key, value in bgp.items() if value},
-        "ipv4VXLANTunnelAddr": str(info.vxlan_tunnel or ""),
-        "orchRefs": [{"nodeName": name, "orchestrator": "k8s"}],
-        "vxlanTunnelMACAddr": info.vxlan_mac,
-    }
-    cells = {
-        "NAME": name,
-        "ASN": str(info.as_number) if info.as_number else f"({as_number})",
-        "IPV4": address,
-        "IPV6": "",
-    }
-    return Item(
-        name, "", cells, document("Node", node.metadata, {key: value for key, value in spec.items() if value})
+def _read_only(reason: str) -> dict[Verb, str]:
+    return {"create": reason, "change": reason, "delete": reason}
+
+
+_IPAM_ONLY: Final = "IPAM writes it; use tortiectl ipam"
+_POD_DERIVED: Final = "it is derived from its pod; change the pod"
+_PROFILE_DERIVED: Final = (
+    "the Kubernetes datastore derives profiles from namespaces and service accounts; change those"
+)
+
+
+def _policy(title: str, namespaced: bool, *names: str) -> Kind:
+    return Kind(
+        title,
+        names,
+        ("NAME", "TIER"),
+        ("NAME", "TIER", "ORDER", "SELECTOR"),
+        columns.policy,
+        namespaced=namespaced,
+        in_tiers=True,
     )
 
 
-def pool_item(pool: IPPool, _as_number: int) -> Item:
-    """A pool."""
-    spec = pool.spec
-    cells = {
-        "NAME": pool.metadata.name,
-        "CIDR": spec.cidr,
-        "NAT": _boolean(spec.nat_outgoing),
-        "IPIPMODE": spec.ipip_mode,
-        "VXLANMODE": spec.vxlan_mode,
-        "DISABLED": _boolean(spec.disabled),
-        "DISABLEBGPEXPORT": _boolean(spec.disable_bgp_export),
-        "SELECTOR": spec.node_selector,
-    }
-    return Item(pool.metadata.name, "", cells, document("IPPool", pool.metadata, explicit(spec)))
-
-
-def affinity_item(affinity: BlockAffinity, _as_number: int) -> Item | None:
-    """A node's claim on a block; one that is being deleted no longer exists for people."""
-    spec = affinity.spec
-    if spec.deleted == "true":
-        return None
-    cells = {
-        "NAME": affinity.metadata.name,
-        "CIDR": spec.cidr,
-        "NODE": spec.node,
-        "STATE": spec.state,
-        "TYPE": spec.type,
-    }
-    # In the v3 API `deleted` is a boolean.
-    shape = {**explicit(spec), "deleted": False}
-    return Item(affinity.metadata.name, "", cells, document("BlockAffinity", affinity.metadata, shape))
-
-
-def endpoint_item(pod: Pod, _as_number: int) -> Item | None:
-    """A pod's endpoint; None for pods that have none."""
-    endpoint = workload_endpoint(pod)
-    if endpoint is None:
-        return None
-    spec, metadata = endpoint.spec, endpoint.metadata
-    cells = {
-        "NAMESPACE": metadata.namespace,
-        "NAME": metadata.name,
-        "WORKLOAD": spec.pod,
-        "NODE": spec.node,
-        "NETWORKS": ",".join(spec.ip_networks),
-        "INTERFACE": spec.interface_name,
-        "PROFILES": ",".join(spec.profiles),
-        "NATS": "",
-    }
-    return Item(
-        metadata.name, metadata.namespace, cells, document("WorkloadEndpoint", metadata, explicit(spec))
-    )
-
-
-def _boolean(value: bool) -> str:
-    return "true" if value else "false"
+def _plain(title: str, *names: str) -> Kind:
+    return Kind(title, names, ("NAME",), ("NAME",), columns.named)
 
 
 KINDS: Final = (
     Kind(
-        title="Node",
-        names=("nodes", "node", "no"),
-        stored=Node,
-        headings=("NAME",),
-        wide=("NAME", "ASN", "IPV4", "IPV6"),
-        convert=cast(Convert, node_item),
+        "BGPConfiguration",
+        ("bgpconfigurations", "bgpconfiguration", "bgpconfig", "bgpconfigs"),
+        ("NAME", "LOGSEVERITY", "MESHENABLED", "ASNUMBER"),
+        ("NAME", "LOGSEVERITY", "MESHENABLED", "ASNUMBER"),
+        columns.bgp_configuration,
+    ),
+    _plain("BGPFilter", "bgpfilters", "bgpfilter", "bgpf"),
+    Kind(
+        "BGPPeer",
+        ("bgppeers", "bgppeer", "bgpp", "bgpps", "bp", "bps"),
+        ("NAME", "PEERIP", "NODE", "ASN"),
+        ("NAME", "PEERIP", "NODE", "ASN"),
+        columns.bgp_peer,
     ),
     Kind(
-        title="IPPool",
-        names=("ippools", "ippool", "ipp", "ipps", "pool", "pools"),
-        stored=IPPool,
-        headings=("NAME", "CIDR", "SELECTOR"),
-        wide=("NAME", "CIDR", "NAT", "IPIPMODE", "VXLANMODE", "DISABLED", "DISABLEBGPEXPORT", "SELECTOR"),
-        convert=cast(Convert, pool_item),
+        "BlockAffinity",
+        ("blockaffinities", "blockaffinity", "affinities", "affinity"),
+        ("NAME", "CIDR", "NODE"),
+        ("NAME", "CIDR", "NODE", "STATE", "TYPE"),
+        from_spec(CIDR="cidr", NODE="node", STATE="state", TYPE="type"),
+        refused=_read_only(_IPAM_ONLY),
+        typed=BlockAffinity,
     ),
     Kind(
-        title="BlockAffinity",
-        names=("blockaffinities", "blockaffinity", "affinities", "affinity"),
-        stored=BlockAffinity,
-        headings=("NAME", "CIDR", "NODE"),
-        wide=("NAME", "CIDR", "NODE", "STATE", "TYPE"),
-        convert=cast(Convert, affinity_item),
+        "CalicoNodeStatus",
+        ("caliconodestatuses", "caliconodestatus", "nodestatus", "nodestatuses"),
+        ("NAME", "NODE"),
+        ("NAME", "NODE", "CLASSES"),
+        from_spec(NODE="node", CLASSES="classes"),
     ),
     Kind(
-        title="WorkloadEndpoint",
-        names=("workloadendpoints", "workloadendpoint", "weps", "wep"),
-        stored=Pod,
-        headings=("WORKLOAD", "NODE", "NETWORKS", "INTERFACE"),
-        wide=("NAME", "WORKLOAD", "NODE", "NETWORKS", "INTERFACE", "PROFILES", "NATS"),
-        convert=cast(Convert, endpoint_item),
+        "ClusterInformation",
+        ("clusterinformations", "clusterinformation", "clusterinfo", "clusterinfos"),
+        ("NAME", "CLUSTERGUID", "CLUSTERTYPE", "CALICOVERSION", "DATASTOREREADY"),
+        ("NAME", "CLUSTERGUID", "CLUSTERTYPE", "CALICOVERSION", "DATASTOREREADY"),
+        from_spec(
+            CLUSTERGUID="clusterGUID",
+            CLUSTERTYPE="clusterType",
+            CALICOVERSION="calicoVersion",
+            DATASTOREREADY="datastoreReady",
+        ),
+        refused=_read_only("calico-node writes it; use tortiectl datastore migrate lock to stop the cluster"),
+    ),
+    _plain("FelixConfiguration", "felixconfigurations", "felixconfiguration", "felixconfig", "felixconfigs"),
+    _policy("GlobalNetworkPolicy", False, "globalnetworkpolicies", "globalnetworkpolicy", "gnp", "gnps"),
+    Kind(
+        "GlobalNetworkSet",
+        ("globalnetworksets", "globalnetworkset"),
+        ("NAME",),
+        ("NAME", "NETS"),
+        columns.cut_list("NETS", "nets"),
+    ),
+    Kind(
+        "HostEndpoint",
+        ("hostendpoints", "hostendpoint", "hep", "heps"),
+        ("NAME", "NODE"),
+        ("NAME", "NODE", "INTERFACE", "IPS", "PROFILES"),
+        from_spec(NODE="node", INTERFACE="interfaceName", IPS="expectedIPs", PROFILES="profiles"),
+    ),
+    Kind(
+        "IPAMBlock",
+        ("ipamblocks", "ipamblock", "blocks", "block"),
+        ("NAME", "CIDR", "AFFINITY", "USED"),
+        ("NAME", "CIDR", "AFFINITY", "USED"),
+        columns.block,
+        typed=IPAMBlock,
+        refused=_read_only(_IPAM_ONLY),
+    ),
+    Kind(
+        "IPAMConfiguration",
+        ("ipamconfigurations", "ipamconfiguration", "ipamconfig", "ipamconfigs"),
+        ("NAME", "STRICTAFFINITY", "AUTOALLOCATEBLOCKS"),
+        ("NAME", "STRICTAFFINITY", "AUTOALLOCATEBLOCKS", "MAXBLOCKSPERHOST"),
+        from_spec(
+            STRICTAFFINITY="strictAffinity",
+            AUTOALLOCATEBLOCKS="autoAllocateBlocks",
+            MAXBLOCKSPERHOST="maxBlocksPerHost",
+        ),
+        stored="IPAMConfig",
+        typed=IPAMConfig,
+    ),
+    Kind(
+        "IPAMHandle",
+        ("ipamhandles", "ipamhandle", "handles", "handle"),
+        ("NAME", "USED"),
+        ("NAME", "HANDLE", "USED"),
+        columns.handle,
+        typed=IPAMHandle,
+        refused=_read_only(_IPAM_ONLY),
+    ),
+    Kind(
+        "IPPool",
+        ("ippools", "ippool", "ipp", "ipps", "pool", "pools"),
+        ("NAME", "CIDR", "SELECTOR"),
+        ("NAME", "CIDR", "NAT", "IPIPMODE", "VXLANMODE", "DISABLED", "DISABLEBGPEXPORT", "SELECTOR"),
+        columns.pool,
+    ),
+    Kind(
+        "IPReservation",
+        ("ipreservations", "ipreservation", "reservation", "reservations"),
+        ("NAME",),
+        ("NAME", "CIDRS"),
+        columns.cut_list("CIDRS", "reservedCIDRs"),
+    ),
+    _plain(
+        "KubeControllersConfiguration",
+        "kubecontrollersconfigurations",
+        "kubecontrollersconfiguration",
+        "kubecontrollersconfig",
+        "kubecontrollersconfigs",
+    ),
+    _policy(
+        "NetworkPolicy",
+        True,
+        "networkpolicies",
+        "networkpolicy",
+        "policy",
+        "np",
+        "policies",
+        "pol",
+        "pols",
+    ),
+    Kind(
+        "NetworkSet",
+        ("networksets", "networkset", "netsets"),
+        ("NAME",),
+        ("NAME", "NETS"),
+        columns.cut_list("NETS", "nets"),
         namespaced=True,
+    ),
+    Kind(
+        "Node",
+        ("nodes", "node", "no"),
+        ("NAME",),
+        ("NAME", "ASN", "IPV4", "IPV6"),
+        columns.node,
+        sources=(Node,),
+        convert=native.node_document,
+        only_etcd={
+            "create": "the Kubernetes datastore derives nodes from Kubernetes'; join the node with kubeadm",
+            "delete": "the Kubernetes datastore derives nodes from Kubernetes'; use kubectl delete node",
+        },
+    ),
+    Kind(
+        "Profile",
+        ("profiles", "profile", "pro", "pros"),
+        ("NAME",),
+        ("NAME", "LABELS"),
+        columns.profile,
+        sources=(Namespace, ServiceAccount),
+        convert=native.profile_document,
+        only_etcd=_read_only(_PROFILE_DERIVED),
+    ),
+    _policy(
+        "StagedGlobalNetworkPolicy",
+        False,
+        "stagedglobalnetworkpolicies",
+        "stagedglobalnetworkpolicy",
+        "sgnp",
+        "sgnps",
+    ),
+    Kind(
+        "StagedKubernetesNetworkPolicy",
+        (
+            "stagedkubernetesnetworkpolicies",
+            "stagedkubernetesnetworkpolicy",
+            "stagedkubernetespolicy",
+            "sknp",
+            "stagedkubernetespolicies",
+            "skpol",
+            "skpols",
+        ),
+        ("NAME",),
+        ("NAME", "PODSELECTOR"),
+        columns.kubernetes_policy,
+        namespaced=True,
+    ),
+    _policy(
+        "StagedNetworkPolicy",
+        True,
+        "stagednetworkpolicies",
+        "stagednetworkpolicy",
+        "stagedpolicy",
+        "snp",
+        "stagedpolicies",
+        "spol",
+        "spols",
+    ),
+    Kind(
+        "Tier",
+        ("tiers", "tier"),
+        ("NAME", "ORDER"),
+        ("NAME", "ORDER", "DEFAULTACTION"),
+        columns.tier,
+    ),
+    Kind(
+        "WorkloadEndpoint",
+        ("workloadendpoints", "workloadendpoint", "weps", "wep"),
+        ("WORKLOAD", "NODE", "NETWORKS", "INTERFACE"),
+        ("NAME", "WORKLOAD", "NODE", "NETWORKS", "INTERFACE", "PROFILES", "NATS"),
+        from_spec(
+            WORKLOAD="pod", NODE="node", NETWORKS="ipNetworks", INTERFACE="interfaceName", PROFILES="profiles"
+        ),
+        namespaced=True,
+        sources=(Pod,),
+        convert=native.endpoint_document,
+        only_etcd=_read_only(_POD_DERIVED),
     ),
 )
 
+_LONG_NAME: Final = 5
+# Kinds' names in documents of other versions of Calico.
+_FORMER_TITLES: Final = {"IPAMConfig": "IPAMConfiguration"}
+
 
 def kind_named(name: str) -> Kind:
-    """The kind with this name, plural, singular or short, in any case. Raise UnknownKindError."""
+    """The kind with this name on the command line, plural, singular or short, in any case. Raise
+    UnknownKindError."""
     for kind in KINDS:
         if name.lower() in kind.names:
             return kind
-    known = ", ".join(kind.names[0] for kind in KINDS)
-    raise UnknownKindError(f"unknown kind {name!r}; known are: {known}")
+    # Short names resemble everything.
+    candidates = [name for kind in KINDS for name in kind.names if len(name) >= _LONG_NAME]
+    hint = _nearest(name.lower(), candidates, [kind.plural for kind in KINDS])
+    raise UnknownKindError(f"unknown kind {name!r}; {hint}")
+
+
+def kind_titled(title: str) -> Kind:
+    """The kind with this name in documents. Raise UnknownKindError."""
+    wanted = _FORMER_TITLES.get(title, title)
+    for kind in KINDS:
+        if wanted == kind.title:
+            return kind
+    known = [kind.title for kind in KINDS]
+    raise UnknownKindError(f"is no kind; {_nearest(title, known, known)}")
+
+
+def _nearest(name: str, candidates: list[str], known: list[str]) -> str:
+    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.75)
+    return f"did you mean {close[0]}?" if close else f"known are: {', '.join(known)}"

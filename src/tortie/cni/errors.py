@@ -1,4 +1,4 @@
-"""CNI error codes (CNI SPEC 1.0.0, section 5; from 100 on our own) and the error that carries one."""
+"""CNI error codes (CNI SPEC 1.1.0, section 5; from 100 on our own) and the error that carries one."""
 
 from typing import Final
 
@@ -13,12 +13,15 @@ DECODE_FAILURE: Final = 6
 BAD_CONFIG: Final = 7
 # All that passes by itself, also an exhausted pool: addresses come free, and pools are added.
 TRY_LATER: Final = 11
+UNAVAILABLE: Final = 50  # STATUS: ADD would fail
+LIMITED: Final = 51  # STATUS: ADD would fail, and containers that run may have limited connectivity
 INTERNAL: Final = 100
 POD_NOT_FOUND: Final = 101
 DATASTORE_REFUSED: Final = 102
 KERNEL_REFUSED: Final = 103
 INTERFACE_EXISTS: Final = 104
 CHECK_FAILED: Final = 105
+DELEGATE_FAILED: Final = 106
 
 
 class CNIError(Exception):

@@ -17,6 +17,7 @@ import logging
 import os
 import secrets
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,10 +34,15 @@ PLUGINS_DIR: Final = Path("/usr/lib/cni")  # Debian's containernetworking-plugin
 PLUGINS: Final = ("portmap", "bandwidth", "loopback", "host-local")
 SERVICE_ACCOUNT_DIR: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SHIM_NAMES: Final = ("calico", "calico-ipam")
+PORTABLE_SHIM: Final = Path(shim.__file__)
+FAST_SHIM: Final = PORTABLE_SHIM.with_suffix(".pl")
 KUBECONFIG_NAME: Final = "calico-kubeconfig"
 TOKEN_SECONDS: Final = 24 * 3600
 MIN_RENEWAL_SECONDS: Final = 5.0
 TOKEN_WAIT_SECONDS: Final = 15.0
+# How often this pod's own token is looked at. kubelet replaces it before it expires, and at once when the API
+# server's signing key or authority changes: then the token in our kubeconfig may be void, too.
+ACCOUNT_POLL_SECONDS: Final = 10.0
 _FALSE: Final = frozenset({"false", "0", "no", "n", "f"})
 
 DEFAULT_CONFIG: Final[dict[str, Any]] = {
@@ -88,6 +94,8 @@ class Settings:
     api_server: str = ""
     account_dir: Path = SERVICE_ACCOUNT_DIR
     plugins_dir: Path = PLUGINS_DIR
+    host_root: Path = Path("/proc/1/root")  # with hostPID the host's, else this container's
+    shim: Path | None = None  # None: the best that the host can execute
 
     @property
     def kubeconfig(self) -> Path:
@@ -161,9 +169,28 @@ def write_atomically(path: Path, content: bytes, mode: int) -> bool:
     return True
 
 
+def best_shim(host_root: Path) -> Path:
+    """The faster shim where the host has Perl, else the one in Python. Raise InstallError without either.
+
+    Without hostPID nothing is known about the host, and the agent could not serve the faster one.
+    """
+    try:
+        is_host = not host_root.samefile("/")
+    except OSError:  # not permitted to look
+        is_host = False
+    if not is_host:
+        return PORTABLE_SHIM
+    for interpreter, file in (("perl", FAST_SHIM), ("python3", PORTABLE_SHIM)):
+        if os.path.lexists(
+            host_root / "usr/bin" / interpreter
+        ):  # a link may be absolute: lead elsewhere here
+            return file
+    raise InstallError("the node has neither /usr/bin/perl nor /usr/bin/python3; install one of them")
+
+
 def binaries(chosen: Settings) -> dict[str, Path]:
-    """Which file of this image goes to the host under which name."""
-    sources = dict.fromkeys(SHIM_NAMES, Path(shim.__file__))
+    """Which file of this image goes to the host under which name. Raise InstallError."""
+    sources = dict.fromkeys(SHIM_NAMES, chosen.shim or best_shim(chosen.host_root))
     sources |= {name: chosen.plugins_dir / name for name in PLUGINS}
     return {name: path for name, path in sources.items() if name not in chosen.skip_binaries}
 
@@ -263,9 +290,12 @@ async def renew_once(chosen: Settings, source: TokenSource) -> datetime | None:
     return expires
 
 
-async def renew_loop(chosen: Settings, source: TokenSource) -> None:
+async def renew_loop(
+    chosen: Settings, source: TokenSource, *, poll_seconds: float = ACCOUNT_POLL_SECONDS
+) -> None:
     """Keep the kubeconfig's token fresh. The agent runs it. With CALICO_MANAGE_CNI=false it ends at once."""
     while chosen.manage:
+        seen = account_state(chosen.account_dir)
         try:
             expires = await renew_once(chosen, source)
         except InstallError as error:
@@ -273,7 +303,24 @@ async def renew_loop(chosen: Settings, source: TokenSource) -> None:
             await asyncio.sleep(MIN_RENEWAL_SECONDS)
             continue
         chance = secrets.randbelow(1000) / 1000  # spreads the nodes over time
-        await asyncio.sleep(renewal_delay(datetime.now(UTC), expires, chance))
+        deadline = time.monotonic() + renewal_delay(datetime.now(UTC), expires, chance)
+        while account_state(chosen.account_dir) == seen:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                break
+            await asyncio.sleep(min(poll_seconds, remaining))
+
+
+def account_state(directory: Path) -> tuple[object, ...]:
+    """What changes when kubelet renews this pod's own token or the authority's certificate."""
+    states: list[object] = []
+    for name in ("token", "ca.crt"):
+        try:
+            status = (directory / name).stat()
+            states.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        except OSError:
+            states.append(None)
+    return tuple(states)
 
 
 async def install(chosen: Settings) -> None:

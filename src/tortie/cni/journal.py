@@ -5,10 +5,17 @@ at all, and it is removed once the DEL has been carried out.
 """
 
 import contextlib
+import logging
 import os
+import time
 from pathlib import Path
+from typing import Final
 
 from tortie.cni.config import decode
+
+log = logging.getLogger(__name__)
+
+DRAFT_SECONDS: Final = 60.0  # nobody takes so long to write one
 
 
 class Journal:
@@ -24,21 +31,44 @@ class Journal:
             return sorted(files, key=lambda path: path.stat().st_mtime_ns)
         return []
 
-    def write(self, payload: bytes) -> Path:
-        """Keep a request. Raise OSError when it cannot be kept."""
+    def write(self, payload: bytes, *, durable: bool = True) -> Path:
+        """Keep a request. Raise OSError when it cannot be kept.
+
+        What is not durable survives this process, but not the node: with the node the container goes, and the
+        garbage collection of addresses finds what it held.
+        """
         environment, _config = decode(payload)
         parts = (environment["CNI_CONTAINERID"], environment["CNI_IFNAME"], environment.get("CNI_TYPE", ""))
         name = ".".join(parts).replace("/", "_")[:200]
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = self._directory / f".{name}.{os.getpid()}"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(descriptor)
-        path = self._directory / f"{name}.del"
-        draft.replace(path)
+        path, draft = self._directory / f"{name}.del", self._directory / f".{name}.{os.getpid()}"
+        try:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(payload)
+                file.flush()
+                if durable:
+                    os.fsync(descriptor)
+            draft.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise
         return path
+
+    def sweep(self) -> None:
+        """Remove drafts of writers that were killed."""
+        with contextlib.suppress(OSError):
+            for draft in self._directory.glob(".*"):
+                if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
+                    draft.unlink()
+
+    def drop(self, entry: Path) -> None:
+        """The DEL is done. One that stays because it cannot be removed does no harm."""
+        try:
+            entry.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s cannot be removed, and will be carried out again: %s", entry, error)
 
     def as_del(self, payload: bytes) -> bytes:
         """The DEL that takes back the ADD in `payload`."""

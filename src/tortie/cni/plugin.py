@@ -1,81 +1,67 @@
-"""What ADD, DEL and CHECK do: datastore, address, interface, annotations, in that order and back.
+"""What the plugin's commands do. ADD: cluster, address, interface; a failed one is taken back.
 
-A failed ADD is taken back before it is answered. DEL needs neither the namespace nor the datastore: what
-cannot be released now is kept in the journal, and DEL succeeds.
+DEL needs neither the namespace nor the datastore (see removal.py). CHECK, STATUS and GC harm no running pod.
 """
 
 import asyncio
-import functools
-import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol
 
-from tortie.cni import config, errors
-from tortie.cni.config import PodReference, Request
+from msgspec.structs import replace
+
+from tortie.cni import check, config, errors, readiness, result, wishes
+from tortie.cni.annotations import Annotations, annotations
+from tortie.cni.cluster import Cluster, LockedError, Watched
+from tortie.cni.config import Request
+from tortie.cni.delegate import HOST_ROOT, Delegate, configured_routes, destinations
 from tortie.cni.errors import CNIError
+from tortie.cni.guard import EndpointPolicy
+from tortie.cni.interfaces import Interfaces, WorkloadDataplane
 from tortie.cni.journal import Journal
+from tortie.cni.removal import Removal
+from tortie.cni.result import Assignment
 from tortie.cni.shim import version_of
+from tortie.cni.waiting import all_done, outcome
+from tortie.cni.wishes import Wish
 from tortie.dataplane import netns
 from tortie.dataplane.netlink import DataplaneError
-from tortie.dataplane.workload import Departure, InterfaceExistsError, WorkloadEnds, WorkloadLink
+from tortie.dataplane.workload import InterfaceExistsError
+from tortie.dataplane.workload_link import DEFAULT_ROUTES, Address, WorkloadEnds, WorkloadLink
 from tortie.datastore.interface import (
     ConflictError,
     Datastore,
     DatastoreError,
-    InvalidError,
-    NotFoundError,
 )
-from tortie.ipam.allocator import NoAddressError
-from tortie.model import names
-from tortie.model.constants import ANNOTATION_CONTAINER_ID, ANNOTATION_POD_IP, ANNOTATION_POD_IPS
-from tortie.model.resources import AllowedUse, ClusterInformation, IPAMHandle, IPPool, Pod
+from tortie.ipam.errors import AddressTakenError, BadRequestError, NoAddressError
+from tortie.ipam.request import AddressRequest
+from tortie.model.endpoints import workload_endpoint
+from tortie.model.resources import Pod, PodIP
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS: Final = 45.0  # with UNDO_SECONDS less than what the shim waits
 UNDO_SECONDS: Final = 10.0
-CLEAR_ATTEMPTS: Final = 6  # of a pod's annotations, when somebody else writes the pod at the same time
-ANNOTATION_POOLS: Final = "cni.projectcalico.org/ipv4pools"
-# kubelet's own pod behind a mirror pod has another uid than the mirror, and the runtime passes the former.
-ANNOTATION_MIRROR: Final = "kubernetes.io/config.mirror"
+FINISHING: Final = 64  # DELs whose addresses are released at the same time
+# The addresses of containers that go together are released together, in one write.
+FINISH_AFTER_SECONDS: Final = 0.1
+POLICY_SECONDS: Final = 30.0  # unless policy_setup_timeout_seconds says otherwise
 
 
 class AddressAllocator(Protocol):
     """Hands out addresses of the pools. Implemented by tortie.ipam."""
 
-    async def assign(
-        self,
-        *,
-        handle_id: str,
-        attributes: dict[str, str],
-        use: AllowedUse = "Workload",
-        pools: Sequence[IPPool] | None = None,
-    ) -> IPv4Address:
-        """The address of `handle_id`, a new one unless it has one. Raise NoAddressError or DatastoreError."""
+    async def assign(self, wanted: AddressRequest) -> tuple[Address, ...]:
+        """The handle's addresses, IPv4 first; new ones unless it has some.
 
-    async def release_handle(self, handle_id: str) -> list[IPv4Address]:
+        Raise AddressError or DatastoreError."""
+
+    async def release_handle(self, handle_id: str) -> list[Address]:
         """Release all addresses of `handle_id`; none is fine. Raise DatastoreError."""
-
-
-class WorkloadDataplane(Protocol):
-    """Makes and removes pods' interfaces, blocking. Implemented by tortie.dataplane.workload."""
-
-    def add(self, link: WorkloadLink) -> WorkloadEnds:
-        """Make the interface as a whole or not at all. Raise DataplaneError."""
-
-    def delete(self, departures: Sequence[Departure]) -> None:
-        """Remove interfaces; absent ones are fine. Raise DataplaneError."""
-
-    def check(self, link: WorkloadLink) -> list[str]:
-        """What differs, one sentence each. Raise DataplaneError."""
 
 
 @dataclass(slots=True)
@@ -98,68 +84,110 @@ class Plugin:
         workloads: WorkloadDataplane,
         journal_dir: Path,
         default_mtu: Callable[[], int],
+        policy: EndpointPolicy | None = None,
+        watched: Watched | None = None,
+        limited: Callable[[], str] | None = None,
+        host_root: Path = HOST_ROOT,
     ) -> None:
         self._node = node
         self._datastore = datastore
         self._allocator = allocator
-        self._workloads = workloads
-        self._journal = Journal(journal_dir)
         self._default_mtu = default_mtu
+        self._policy = policy
+        self._limited = limited
+        self._cluster = Cluster(datastore, watched or Watched())
+        self._annotations = Annotations(datastore, self._cluster)
+        self._delegate = Delegate(datastore, node, host_root)
+        self._interfaces = Interfaces(workloads)
+        self._journal = Journal(journal_dir)
         self._turns: dict[str, _Turn] = {}
-        # One thread makes interfaces (1.5 ms each) and one removes them: a removal waits 28 ms for the
-        # kernel, and those that come meanwhile are removed together.
-        self._adding = ThreadPoolExecutor(1, "cni-add")
-        self._removing = ThreadPoolExecutor(1, "cni-remove")
-        self._departures: list[tuple[Departure, asyncio.Future[None]]] = []
-        self._removal: asyncio.Task[None] | None = None
+        self._unfinished: dict[Path, asyncio.Task[None]] = {}  # DELs, by their entry in the journal
+        self._finishing = asyncio.Semaphore(FINISHING)
+        self._removal = Removal(
+            node=node,
+            datastore=datastore,
+            allocator=allocator,
+            cluster=self._cluster,
+            annotations=self._annotations,
+            delegate=self._delegate,
+            interfaces=self._interfaces,
+            policy=policy,
+            turn=self._turn,
+        )
 
-    def close(self) -> None:
-        """Let the threads end."""
-        self._adding.shutdown(wait=False)
-        self._removing.shutdown(wait=False)
+    async def close(self) -> None:
+        """End what goes on beside requests; the journal keeps what is not done. Let the threads end."""
+        for task in self._unfinished.values():
+            task.cancel()
+        if self._unfinished:
+            await asyncio.wait(self._unfinished.values())
+        await self._annotations.settled()
+        await self._interfaces.close()
 
-    async def handle(self, payload: bytes, namespace: int | None) -> tuple[int, bytes]:
-        """Exit status and standard output for a request; `namespace` is the container's, as a descriptor."""
+    async def handle(self, payload: bytes, namespace: int | None, process: int) -> tuple[int, bytes]:
+        """Exit status and standard output for a request.
+
+        `namespace` is the container's, as a descriptor; `process` the shim's id, which is alive meanwhile.
+        """
         try:
             request = config.parse(payload)
-            async with asyncio.timeout(REQUEST_SECONDS), self._turn(request):
-                match request.command:
-                    case "ADD":
-                        return 0, await self._add(request, payload, namespace)
-                    case "DEL":
-                        await self._del(request, payload)
-                    case "CHECK":
-                        await self._check(request, namespace)
-                return 0, b""
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return 0, await self._serve(request, payload, namespace, process)
         except Exception as error:
-            failure = _as_cni_error(error)
+            failure = as_cni_error(error)
             log.warning("CNI request failed with code %d: %s", failure.code, failure)
-            return 1, errors.answer(failure, version_of(payload))
+            return 1, errors.answer(failure, version_of(payload.partition(b"\0\0")[2]))
+
+    async def _serve(self, request: Request, payload: bytes, namespace: int | None, process: int) -> bytes:
+        match request.command:
+            case "STATUS":
+                await self._status(request, process)
+            case "GC":
+                await self._removal.collect(request, process)
+            case _:
+                async with self._turn(request.host_name):
+                    if request.command == "ADD":
+                        async with self._turn(request.handle):  # a DEL of it may not be finished
+                            return await self._add(request, payload, namespace, process)
+                    if request.command == "DEL":
+                        await self._del(request, payload, process)
+                    else:
+                        await self._check(request, namespace, process)
+        return b""
 
     async def replay_journal(self) -> int:
-        """Carry out the DELs that wait; return how many. Stop at the first that fails."""
+        """Carry out the DELs that wait; return how many. One that fails waits on, and others are tried."""
         done = 0
+        self._journal.sweep()
         for path in self._journal.entries():
-            payload = path.read_bytes()
-            try:
-                request = config.parse(payload)
-            except CNIError as error:
-                log.warning("%s is not a DEL that can be carried out, dropped: %s", path, error)
-                path.unlink(missing_ok=True)
+            if path in self._unfinished:
                 continue
             try:
-                async with asyncio.timeout(REQUEST_SECONDS), self._turn(request):
-                    await self._remove(request)
-            except (DatastoreError, DataplaneError, TimeoutError) as error:
+                request = config.parse(path.read_bytes())
+            except (CNIError, OSError) as error:
+                log.warning("%s is not a DEL that can be carried out, dropped: %s", path, error)
+                self._journal.drop(path)
+                continue
+            try:
+                turns = (self._turn(request.host_name), self._turn(request.handle))
+                async with asyncio.timeout(REQUEST_SECONDS), turns[0], turns[1]:
+                    await self._removal.remove(request, None)
+                    self._journal.drop(path)
+            except (DatastoreError, LockedError, TimeoutError) as error:
                 log.warning("DEL of container %s waits on: %s", request.container_id, error)
                 return done
-            path.unlink(missing_ok=True)
+            except (DataplaneError, CNIError) as error:
+                log.warning("DEL of container %s waits on: %s", request.container_id, error)
+                continue
             done += 1
         return done
 
+    def bury(self) -> None:
+        """Delete interfaces that an earlier process detached."""
+        self._interfaces.bury()
+
     @asynccontextmanager
-    async def _turn(self, request: Request) -> AsyncGenerator[None, None]:
-        key = _host_name(request)
+    async def _turn(self, key: str) -> AsyncGenerator[None, None]:
         turn = self._turns.setdefault(key, _Turn())
         turn.users += 1
         try:
@@ -172,236 +200,206 @@ class Plugin:
 
     # --- ADD ---------------------------------------------------------------------------------------------
 
-    async def _add(self, request: Request, payload: bytes, namespace: int | None) -> bytes:
-        interface = request.plugin == config.PLUGIN
-        fd = _namespace(request, namespace) if interface else -1
-        pod = await self._admit(request)
-        pools = await self._requested_pools(request, pod)
-        try:
-            address = await self._allocator.assign(
-                handle_id=_handle(request), attributes=self._attributes(request), pools=pools
-            )
-            if not interface:
-                return config.result(request, address, [])
-            link = self._link(request, fd, address, request.config.mtu or self._default_mtu())
-            ends = await _in_thread(self._adding, lambda: self._workloads.add(link))
-            if pod is not None:
-                await self._annotate(request, pod, address)
-        except BaseException:
-            await self._take_back(request, payload)
-            raise
-        log.info("added %s: %s on %s, MTU %d", _who(request), address, ends.host_name, link.mtu)
-        interfaces = [
-            {"name": ends.host_name, "mac": ends.host_mac},
-            {"name": request.ifname, "mac": ends.mac, "sandbox": request.netns},
-        ]
-        return config.result(request, address, interfaces)
+    async def _add(self, request: Request, payload: bytes, namespace: int | None, process: int) -> bytes:
+        self._check_node(request)
+        fd = _namespace(request, namespace) if request.makes_interface else -1
+        await readiness.wait_for(request.config.readiness_gates)
+        with self._removal.protected(request.container_id):
+            pod, home = await self._cluster.admit(request)
+            asked = pod.metadata.annotations if pod else {}
+            wish = wishes.wish(request, asked, home.metadata.annotations if home else {})
+            try:
+                labels = home.metadata.labels if home else {}
+                assignment = await self._assign(request, wish, labels, process)
+                if not request.makes_interface:
+                    return result.render(request, assignment, None, 0)
+                link = self._link(request, fd, assignment, wish)
+                ends = await self._connect(request, link, pod)
+            except BaseException:
+                await self._take_back(request, payload, process)
+                raise
+        shown = ", ".join(map(str, assignment.addresses))
+        log.info("added %s: %s on %s, MTU %d", request, shown, ends.host_name, link.mtu)
+        return result.render(request, assignment, ends, link.mtu)
 
-    async def _admit(self, request: Request) -> Pod | None:
-        """The pod that the container belongs to. Raise when the datastore is locked or the pod is gone."""
-        async with asyncio.TaskGroup() as group:
-            information = group.create_task(_outcome(self._datastore.get(ClusterInformation, "default")))
-            found = group.create_task(_outcome(self._get_pod(request.pod)))
-        if isinstance(information.result(), NotFoundError):
-            raise CNIError(
-                errors.TRY_LATER,
-                "the cluster's network is not set up yet: there is no ClusterInformation default",
-            )
-        if not _value(information.result()).spec.datastore_ready:
-            raise CNIError(
-                errors.TRY_LATER,
-                "the network's datastore is locked: ClusterInformation default says datastoreReady false; "
-                "wait for the migration that locked it, or set it to true",
-            )
-        if isinstance(found.result(), NotFoundError):
-            raise CNIError(errors.POD_NOT_FOUND, f"pod {request.pod} does not exist (any more)")
-        pod = _value(found.result())
-        self._check_uid(request.pod, pod)
-        return pod
+    def _check_node(self, request: Request) -> None:
+        for key, node in (("nodename", request.config.nodename), ("hostname", request.config.hostname)):
+            if node and node != self._node:
+                raise CNIError(
+                    errors.BAD_CONFIG,
+                    f"{key} is {node!a}, and this node's agent serves {self._node}; correct or remove it",
+                )
 
-    async def _get_pod(self, reference: PodReference | None) -> Pod | None:
-        if reference is None:
-            return None
-        return await self._datastore.get(Pod, reference.name, reference.namespace)
-
-    @staticmethod
-    def _check_uid(reference: PodReference | None, pod: Pod | None) -> None:
-        if (
-            reference is None
-            or pod is None
-            or not reference.uid
-            or ANNOTATION_MIRROR in pod.metadata.annotations
-        ):
-            return
-        if reference.uid != pod.metadata.uid:
-            raise CNIError(
-                errors.POD_NOT_FOUND,
-                f"pod {reference} with uid {reference.uid} was replaced by one with uid {pod.metadata.uid}",
-            )
-
-    async def _requested_pools(self, request: Request, pod: Pod | None) -> list[IPPool] | None:
-        """The pools that the pod's annotation or else the configuration names (by name or CIDR), if any."""
-        annotation = pod.metadata.annotations.get(ANNOTATION_POOLS) if pod else None
-        wanted = _pool_names(annotation) if annotation else request.config.ipam.ipv4_pools
-        if not wanted:
-            return None
-        pools = (await self._datastore.list(IPPool)).items
-        by_name = {key: pool for pool in pools for key in (pool.metadata.name, pool.spec.cidr)}
-        unknown = [name for name in wanted if name not in by_name]
-        if unknown:
-            raise CNIError(
-                errors.BAD_CONFIG,
-                f"no address pool is named or covers exactly {', '.join(unknown)}; there are "
-                + (", ".join(f"{pool.metadata.name} ({pool.spec.cidr})" for pool in pools) or "none"),
-            )
-        return [by_name[name] for name in wanted]
-
-    def _attributes(self, request: Request) -> dict[str, str]:
-        attributes = {"node": self._node, "timestamp": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f UTC")}
+    async def _assign(self, request: Request, wish: Wish, labels: dict[str, str], process: int) -> Assignment:
+        """The container's addresses."""
+        dns = request.config.dns
+        if wish.without_ipam:
+            return Assignment(wish.addresses, DEFAULT_ROUTES, dns)
+        if request.config.delegates:
+            assigned = await self._delegate.assign(request, process)
+            return Assignment(assigned.addresses, assigned.routes, assigned.dns or dns)
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f UTC")
+        attributes = {"node": self._node, "timestamp": now}
         if request.pod is not None:
             attributes |= {"pod": request.pod.name, "namespace": request.pod.namespace}
-        return attributes
+        # Families that share a list of pools, or have none, are asked for at once.
+        groups: dict[tuple[str, ...] | None, set[int]] = {}
+        for family in sorted(wish.families):
+            groups.setdefault(wish.pools.get(family), set()).add(family)
+        given: list[Address] = []
+        for pools, families in groups.items():
+            wanted = AddressRequest(
+                handle_id=request.handle,
+                attributes=attributes,
+                families=frozenset(families),
+                pools=pools,
+                addresses=tuple(item for item in wish.addresses if item.version in families),
+                namespace_labels=labels,
+            )
+            given += await self._allocator.assign(wanted)
+        return Assignment(result.in_order(given), DEFAULT_ROUTES, dns)
 
-    @staticmethod
-    def _link(request: Request, namespace: int, address: IPv4Address, mtu: int) -> WorkloadLink:
+    def _link(self, request: Request, namespace: int, assignment: Assignment, wish: Wish) -> WorkloadLink:
+        mtu = request.config.mtu or self._default_mtu()
+        if not mtu:
+            raise CNIError(
+                errors.TRY_LATER, "the MTU of pods is not known yet; wait for the agent, or set mtu"
+            )
         return WorkloadLink(
-            host_name=_host_name(request),
+            host_name=request.host_name,
             namespace=namespace,
             ifname=request.ifname,
-            address=address,
+            addresses=assignment.addresses,
             mtu=mtu,
             owner=request.container_id,
+            network=request.config.name,
+            mac=wish.mac,
             forward=request.config.container_settings.allow_ip_forwarding,
+            routes=assignment.routes,
+            queues=request.config.num_queues,
         )
 
-    async def _annotate(self, request: Request, pod: Pod, address: IPv4Address) -> None:
-        annotations = {
-            ANNOTATION_POD_IP: f"{address}/32",
-            ANNOTATION_POD_IPS: f"{address}/32",
-            ANNOTATION_CONTAINER_ID: request.container_id,
-        }
-        patch: dict[str, Any] = {"metadata": {"uid": pod.metadata.uid, "annotations": annotations}}
+    async def _connect(self, request: Request, link: WorkloadLink, pod: Pod | None) -> WorkloadEnds:
+        """Interface and policy at the same time: the container runs only after the answer."""
+        made: list[WorkloadEnds] = []
+
+        async def make() -> None:
+            made.append(await self._interfaces.add(link))
+
+        calls = [make()]
+        if pod is not None:
+            calls.append(self._guard(request, link, pod))
+        await all_done(*calls)
+        if pod is not None:
+            self._annotations.write(request, pod, link.addresses)
+        return made[0]
+
+    async def _guard(self, request: Request, link: WorkloadLink, pod: Pod) -> None:
+        """Have the pod's policy in force before anything in it runs."""
+        if self._policy is None:
+            return
+        # Its status may still tell the addresses of an earlier sandbox.
+        status = replace(
+            pod.status,
+            pod_ip=str(link.addresses[0]),
+            pod_ips=[PodIP(ip=str(address)) for address in link.addresses],
+        )
+        told = pod.metadata.annotations | annotations(request, link.addresses)
+        endpoint = workload_endpoint(
+            replace(pod, status=status, metadata=replace(pod.metadata, annotations=told))
+        )
+        if endpoint is None:
+            return
+        seconds = request.config.policy_setup_timeout_seconds or POLICY_SECONDS
         try:
-            await self._datastore.patch(Pod, pod.metadata.name, patch, pod.metadata.namespace, "status")
-        except (NotFoundError, ConflictError, InvalidError) as error:
+            async with asyncio.timeout(seconds):
+                await self._policy.endpoint_ready(endpoint)
+        except TimeoutError as error:
             raise CNIError(
-                errors.POD_NOT_FOUND,
-                f"pod {request.pod} was deleted or replaced while it got its network: {error}",
+                errors.TRY_LATER,
+                f"the policy of {request} is not in force after {seconds:g} seconds "
+                "(policy_setup_timeout_seconds); a pod is not started without it",
             ) from error
 
-    async def _take_back(self, request: Request, payload: bytes) -> None:
+    async def _take_back(self, request: Request, payload: bytes, process: int) -> None:
         """Undo an ADD; what cannot be undone now is journalled as a DEL."""
         try:
             async with asyncio.timeout(UNDO_SECONDS):
-                await self._remove(request)
+                await self._removal.remove(request, process)
         except BaseException as error:
-            log.warning("taking back the ADD of %s is put off: %s", _who(request), error)
+            log.warning("taking back the ADD of %s is put off: %s", request, error)
             try:
                 self._journal.write(self._journal.as_del(payload))
             except OSError as reason:
-                log.error("DEL of %s cannot be kept, its address leaks: %s", _who(request), reason)
+                log.error("DEL of %s cannot be kept, its address leaks: %s", request, reason)
             if not isinstance(error, Exception):
                 raise
 
-    # --- DEL ---------------------------------------------------------------------------------------------
+    # --- DEL, CHECK, STATUS ------------------------------------------------------------------------------
 
-    async def _del(self, request: Request, payload: bytes) -> None:
+    async def _del(self, request: Request, payload: bytes, process: int) -> None:
+        """The interface now; the address after the answer, when the journal holds the DEL until then."""
+        kept = await outcome(self._keep(request, payload))
+        await self._removal.detach(request)
+        if not isinstance(kept, Exception):
+            task = asyncio.create_task(self._finish(request, kept))
+            self._unfinished[kept] = task
+            task.add_done_callback(lambda _: self._unfinished.pop(kept, None))
+            return
         try:
-            await self._remove(request)
-        except DatastoreError as error:
+            async with self._turn(request.handle):
+                await self._removal.release(request, process)
+        except (DatastoreError, LockedError, TimeoutError) as error:
+            raise CNIError(errors.TRY_LATER, f"{error}; and the DEL cannot be kept: {kept}") from error
+        log.info("removed %s", request)
+
+    async def _keep(self, request: Request, payload: bytes) -> Path:
+        """Put a DEL into the journal. Raise OSError, or CNIError when it must be carried out at once."""
+        if request.config.delegates:
+            raise CNIError(errors.TRY_LATER, "the IPAM plugin wants its caller's file system")
+        return self._journal.write(payload, durable=False)
+
+    async def _finish(self, request: Request, entry: Path) -> None:
+        """Carry out the rest of a DEL; what fails is tried again with the journal."""
+        await asyncio.sleep(FINISH_AFTER_SECONDS)
+        async with self._finishing:
             try:
-                path = self._journal.write(payload)
-            except OSError as reason:
-                raise CNIError(errors.TRY_LATER, f"{error}; and the DEL cannot be kept: {reason}") from error
-            log.warning("DEL of %s is kept in %s: %s", _who(request), path, error)
-        else:
-            log.info("removed %s", _who(request))
+                async with asyncio.timeout(REQUEST_SECONDS), self._turn(request.handle):
+                    await self._removal.release(request, None)
+            except Exception as error:
+                log.warning("DEL of %s is kept in %s: %s", request, entry, as_cni_error(error))
+            else:
+                self._journal.drop(entry)
+                log.info("removed %s", request)
 
-    async def _remove(self, request: Request) -> None:
-        """Remove everything that ADD made, in reverse. Raise DataplaneError or DatastoreError."""
-        if request.plugin == config.PLUGIN:
-            # The interface first: an address is free for others only when nothing here answers for it.
-            await self._depart(Departure(_host_name(request), request.container_id, request.ifname))
-        async with asyncio.TaskGroup() as group:
-            released = group.create_task(_outcome(self._allocator.release_handle(_handle(request))))
-            cleared = group.create_task(_outcome(self._clear_annotations(request)))
-        if isinstance(cleared.result(), DatastoreError):
-            log.warning("annotations of pod %s stay: %s", request.pod, cleared.result())
-        _value(released.result())
-
-    async def _clear_annotations(self, request: Request) -> None:
-        """Say that the pod's address is free, unless the pod has a newer sandbox or is gone."""
-        if request.pod is None or request.plugin != config.PLUGIN:
-            return
-        for _ in range(CLEAR_ATTEMPTS):
-            try:
-                pod = await self._datastore.get(Pod, request.pod.name, request.pod.namespace)
-                held = pod.metadata.annotations
-                if held.get(ANNOTATION_CONTAINER_ID) != request.container_id or not held.get(
-                    ANNOTATION_POD_IP
-                ):
-                    return
-                metadata = {
-                    "uid": pod.metadata.uid,
-                    "resourceVersion": pod.metadata.resource_version,
-                    "annotations": {ANNOTATION_POD_IP: "", ANNOTATION_POD_IPS: ""},
-                }
-                patch: dict[str, Any] = {"metadata": metadata}
-                await self._datastore.patch(Pod, request.pod.name, patch, request.pod.namespace, "status")
-            except ConflictError:
-                continue
-            except NotFoundError:
-                return
-            return
-
-    async def _depart(self, departure: Departure) -> None:
-        """Have an interface removed, together with those that wait already."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._departures.append((departure, done))
-        if self._removal is None or self._removal.done():
-            self._removal = asyncio.create_task(self._remove_departures())
-        await done
-
-    async def _remove_departures(self) -> None:
-        while self._departures:
-            batch, self._departures = self._departures, []
-            departures = [departure for departure, _ in batch]
-            removal = functools.partial(self._workloads.delete, departures)
-            outcome = await _outcome(_in_thread(self._removing, removal))
-            for _, done in batch:
-                if not done.done():
-                    done.set_exception(outcome) if isinstance(outcome, Exception) else done.set_result(None)
-
-    # --- CHECK -------------------------------------------------------------------------------------------
-
-    async def _check(self, request: Request, namespace: int | None) -> None:
-        address = config.previous_address(request)
+    async def _check(self, request: Request, namespace: int | None, process: int) -> None:
+        addresses = result.previous_addresses(request)
         problems: list[str] = []
-        try:
-            await self._datastore.get(IPAMHandle, names.handle_name(_handle(request)))
-        except NotFoundError:
-            problems.append(
-                f"address {address} is not accounted to the container: no handle {_handle(request)}"
-            )
-        if request.plugin == config.PLUGIN:
-            link = self._link(request, _namespace(request, namespace), address, request.config.mtu)
-            problems += await _in_thread(self._adding, lambda: self._workloads.check(link))
+        if request.config.delegates:
+            await self._delegate.ask(request, process)
+        else:
+            problems += await check.address_problems(self._datastore, request, addresses)
+        if request.makes_interface:
+            routes = DEFAULT_ROUTES
+            if request.config.delegates:
+                routes = destinations(request, configured_routes(request))
+            wish = Wish(request.config.families, mac=check.previous_mac(request))
+            link = self._link(request, _namespace(request, namespace), Assignment(addresses, routes), wish)
+            problems += await self._interfaces.check(link)
         if problems:
             raise CNIError(errors.CHECK_FAILED, "; ".join(problems))
 
-
-def _host_name(request: Request) -> str:
-    if request.pod is None:
-        return names.veth_name_for_container(request.container_id)
-    return names.veth_name(request.pod.namespace, request.pod.name)
-
-
-def _handle(request: Request) -> str:
-    return names.handle_id(request.config.name, request.container_id)
-
-
-def _who(request: Request) -> str:
-    return f"pod {request.pod}" if request.pod else f"container {request.container_id}"
+    async def _status(self, request: Request, process: int) -> None:
+        """Raise CNIError when an ADD would fail now (SPEC, section 2)."""
+        limited = self._limited() if self._limited else ""
+        if limited:
+            raise CNIError(errors.LIMITED, limited)
+        try:
+            await self._cluster.require_ready()
+            if request.config.delegates:
+                await self._delegate.ask(request, process)
+        except (LockedError, DatastoreError, CNIError) as error:
+            raise CNIError(errors.UNAVAILABLE, str(error)) from error
 
 
 def _namespace(request: Request, namespace: int | None) -> int:
@@ -409,58 +407,21 @@ def _namespace(request: Request, namespace: int | None) -> int:
     if namespace is None or not netns.is_foreign_namespace(namespace):
         raise CNIError(
             errors.BAD_ENVIRONMENT,
-            f"CNI_NETNS is {request.netns}, which is not a container's network namespace; "
+            f"CNI_NETNS is {request.netns!a}, which is not a container's network namespace; "
             "it must be the path of one, and not the node's own",
         )
     return namespace
 
 
-def _pool_names(annotation: str) -> list[str]:
-    try:
-        pools = json.loads(annotation)
-    except json.JSONDecodeError:
-        pools = None
-    if not isinstance(pools, list) or not all(isinstance(name, str) for name in pools):
-        raise CNIError(
-            errors.BAD_CONFIG,
-            f"annotation {ANNOTATION_POOLS} is {annotation}; it must be a JSON list of pools, "
-            'for example ["default-ipv4-ippool"]',
-        )
-    return pools
-
-
-async def _outcome(call: Awaitable[T]) -> T | Exception:
-    """The result of an awaitable, or the Exception that it raised: to wait for several and judge each."""
-    try:
-        return await call
-    except Exception as error:
-        return error
-
-
-def _value(outcome: T | Exception) -> T:
-    """The result in an outcome; raise what it raised."""
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
-
-
-async def _in_thread(executor: Executor, call: Callable[[], T]) -> T:
-    """Run a blocking call; when cancelled, wait until it is over, so that what it uses may be closed."""
-    future = asyncio.get_running_loop().run_in_executor(executor, call)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise
-
-
-def _as_cni_error(error: Exception) -> CNIError:
+def as_cni_error(error: Exception) -> CNIError:
     """The code and sentence that the runtime gets for an error."""
     match error:
         case CNIError():
             return error
-        case NoAddressError() | ConflictError():
+        case NoAddressError() | AddressTakenError() | ConflictError() | LockedError():
             return CNIError(errors.TRY_LATER, str(error))
+        case BadRequestError():
+            return CNIError(errors.BAD_CONFIG, str(error))
         case DatastoreError():
             return CNIError(errors.TRY_LATER if error.retryable else errors.DATASTORE_REFUSED, str(error))
         case InterfaceExistsError():

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -11,8 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from tortie.cni import errors
+from tortie.cni.cluster import Watched
+from tortie.cni.config import decode
+from tortie.cni.delegate import HOST_ROOT
 from tortie.cni.errors import CNIError
-from tortie.cni.plugin import AddressAllocator, Plugin, WorkloadDataplane
+from tortie.cni.guard import EndpointPolicy
+from tortie.cni.interfaces import WorkloadDataplane
+from tortie.cni.plugin import AddressAllocator, Plugin
 from tortie.cni.shim import MAX_REQUEST, VERSIONS
 from tortie.dataplane.workload import Workloads
 from tortie.datastore.interface import Datastore
@@ -22,7 +28,7 @@ log = logging.getLogger(__name__)
 BACKLOG: Final = 512
 CONNECTIONS: Final = 256  # served at the same time; more wait in the backlog
 TRANSFER_SECONDS: Final = 10.0  # to send a request, or to take an answer
-REPLAY_SECONDS: Final = 60.0
+REPLAY_SECONDS: Final = 10.0
 ACCEPT_AGAIN_SECONDS: Final = 0.5
 _LENGTH: Final = struct.Struct("!I")
 _PEER: Final = struct.Struct("3i")  # struct ucred: process, user, group
@@ -30,7 +36,13 @@ _MAX_DESCRIPTORS: Final = 4  # one is expected; more are closed
 
 
 class CNIServer:
-    """Listens for the shim on this node. `default_mtu` is asked at each ADD without an `mtu` of its own."""
+    """Listens for the shim on this node.
+
+    `default_mtu` is asked at each ADD without an `mtu` of its own (0: not known yet). `policy` has a pod's
+    policy put in force before its ADD is answered. `watched` saves round trips. `limited` says in a sentence
+    why pods that run may have limited connectivity, empty when they have not: STATUS passes it on.
+    `host_root` is the host's file system, for IPAM plugins that a DEL out of the journal calls.
+    """
 
     def __init__(
         self,
@@ -42,6 +54,10 @@ class CNIServer:
         allocator: AddressAllocator,
         default_mtu: Callable[[], int],
         workloads: WorkloadDataplane | None = None,
+        policy: EndpointPolicy | None = None,
+        watched: Watched | None = None,
+        limited: Callable[[], str] | None = None,
+        host_root: Path = HOST_ROOT,
     ) -> None:
         self._path = socket_path
         self._plugin = Plugin(
@@ -51,6 +67,10 @@ class CNIServer:
             workloads=workloads or Workloads(),
             journal_dir=journal_dir,
             default_mtu=default_mtu,
+            policy=policy,
+            watched=watched,
+            limited=limited,
+            host_root=host_root,
         )
         self.listening = asyncio.Event()
 
@@ -59,18 +79,19 @@ class CNIServer:
         return await self._plugin.replay_journal()
 
     async def serve(self) -> None:
-        """Serve until cancelled; the journal is replayed at the start and once a minute."""
+        """Serve until cancelled; the journal is replayed at the start and every ten seconds."""
         listener = _listen(self._path)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._replay_forever())
+                self._plugin.bury()
                 self.listening.set()
                 await self._accept_forever(listener, group)
         finally:
             self.listening.clear()
             self._path.unlink(missing_ok=True)
             listener.close()
-            self._plugin.close()
+            await self._plugin.close()
 
     async def _replay_forever(self) -> None:
         while True:
@@ -99,12 +120,16 @@ class CNIServer:
     async def _serve_connection(self, connection: socket.socket) -> None:
         with connection:
             connection.setblocking(False)
-            if not _is_root(connection):
+            process, user = _peer(connection)
+            if user != 0:
+                log.warning("refused process %d of user %d on the CNI socket: it is for root", process, user)
                 return
             descriptors: list[int] = []
             try:
                 payload = await _receive(connection, descriptors)
-                status, output = await self._plugin.handle(payload, descriptors[0] if descriptors else None)
+                _take_namespace(connection, process, payload, descriptors)
+                namespace = descriptors[0] if descriptors else None
+                status, output = await self._plugin.handle(payload, namespace, process)
             except CNIError as error:
                 status, output = 1, errors.answer(error, VERSIONS[-1])
             except (OSError, TimeoutError) as error:
@@ -133,13 +158,39 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-def _is_root(connection: socket.socket) -> bool:
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end."""
     process, user, _group = _PEER.unpack(
         connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     )
-    if user != 0:
-        log.warning("refused process %d of user %d on the CNI socket: it is for root", process, user)
-    return bool(user == 0)
+    return int(process), int(user)
+
+
+def _take_namespace(connection: socket.socket, process: int, payload: bytes, descriptors: list[int]) -> None:
+    """Open the namespace that the shim holds open, when it cannot pass the descriptor itself.
+
+    The shim waits for our answer: while its end of the connection is open, the process id is its own.
+    Raise CNIError.
+    """
+    number = decode(payload)[0].get("CNI_NETNS_FD", "")
+    if descriptors or not number:
+        return
+    if not (number.isascii() and number.isdigit() and len(number) < 8):
+        raise CNIError(
+            errors.BAD_ENVIRONMENT, f"CNI_NETNS_FD is {number!a}; it must be a descriptor's number"
+        )
+    try:
+        descriptors.append(os.open(f"/proc/{process}/fd/{number}", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise CNIError(
+            errors.IO_FAILURE,
+            f"the namespace that the CNI plugin (process {process}) holds open cannot be opened: "
+            f"{error.strerror}; the agent's pod needs hostPID: true",
+        ) from error
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    if poll.poll(0):
+        raise CNIError(errors.IO_FAILURE, "the CNI plugin ended within its request")
 
 
 async def _receive(connection: socket.socket, descriptors: list[int]) -> bytes:

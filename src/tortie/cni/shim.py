@@ -18,14 +18,16 @@ DEL_CONNECT_SECONDS = 1.0  # DEL does not need the agent
 ANSWER_SECONDS = 60.0  # kubelet gives up on a sandbox after 2 to 4 minutes
 RETRY_SECONDS = 0.05
 MAX_REQUEST = 1 << 20  # bytes; the agent's limit too
-EEXIST = 17  # asm-generic/errno-base.h
+ENOENT, EEXIST, EROFS = 2, 17, 30  # asm-generic/errno-base.h
 
-# CNI SPEC 1.0.0: the versions that we speak, the variables that each command needs, and error codes.
-VERSIONS = ("0.3.1", "0.4.0", "1.0.0")
+# CNI SPEC 1.1.0: the versions that we speak, the variables that each command needs, and error codes.
+VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
     "DEL": ("CNI_CONTAINERID", "CNI_IFNAME"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "STATUS": (),
+    "GC": (),
     "VERSION": (),
 }
 PASSED = ("CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH")
@@ -33,6 +35,7 @@ BAD_ENVIRONMENT = 4
 IO_FAILURE = 5
 BAD_CONFIG = 7
 TRY_LATER = 11
+UNAVAILABLE = 50
 
 
 class RefusalError(Exception):
@@ -183,13 +186,21 @@ def journal(directory: str, variables: "dict[str, bytes]", payload: bytes) -> No
     except OSError as error:
         if error.errno != EEXIST:
             raise
-    fd = posix.open(draft, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
     try:
-        write_all(fd, payload)
-        posix.fsync(fd)
-    finally:
-        posix.close(fd)
-    posix.rename(draft, f"{directory}/{name}.del")
+        fd = posix.open(draft, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
+        try:
+            write_all(fd, payload)
+            posix.fsync(fd)
+        finally:
+            posix.close(fd)
+        posix.rename(draft, f"{directory}/{name}.del")
+    except OSError:
+        try:
+            posix.unlink(draft)
+        except OSError as error:
+            if error.errno not in (ENOENT, EROFS):
+                raise
+        raise
 
 
 def setting(name: bytes, default: str) -> str:
@@ -214,7 +225,8 @@ def run(kind: str, config: bytes) -> "tuple[int, bytes]":
         reason = error.strerror or str(error)
     absent = f"the network agent of this node does not answer on {path} ({reason})"
     if command != "DEL":
-        raise RefusalError(TRY_LATER, f"{absent}; try again, and see that the calico-node pod runs")
+        code = UNAVAILABLE if command == "STATUS" else TRY_LATER
+        raise RefusalError(code, f"{absent}; try again, and see that the calico-node pod runs")
     directory = setting(b"TORTIE_CNI_JOURNAL", JOURNAL)
     try:
         journal(directory, variables, payload)

@@ -84,6 +84,8 @@ class Dataplane:
                 changes += steps.changes()
                 if errors:
                     raise ApplyError(errors, changes)
+                if steps.only_entries:
+                    return changes  # the kernel acknowledged each, and none of them undoes another
             rest = plan(_read(sock), state)
         if rest:
             sentence = "the kernel does not keep what was set: " + "; ".join(rest.changes())
@@ -93,10 +95,11 @@ class Dataplane:
 
 def _read(sock: Socket) -> KernelState:
     links = {link.name: link for link in rtnetlink.links(sock)}
-    routes = dict.fromkeys(rtnetlink.routes(sock, protocol=RTPROT_TORTIE))
+    routes = rtnetlink.routes(sock, protocol=RTPROT_TORTIE)
     vxlan = links.get(VXLAN_DEVICE)
     if vxlan is not None:
-        routes.update(dict.fromkeys(rtnetlink.routes(sock, index=vxlan.index)))
+        on_device = rtnetlink.routes(sock, index=vxlan.index)
+        routes += [route for route in on_device if route.protocol != RTPROT_TORTIE]
     return KernelState(
         links=links,
         addresses=tuple(rtnetlink.addresses(sock)),

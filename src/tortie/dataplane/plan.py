@@ -9,7 +9,7 @@ from tortie.dataplane.masquerade import LoadedMasquerade, SetMasquerade, change
 from tortie.dataplane.routes import DeleteRoute, SetRoute, route_changes
 from tortie.dataplane.rtnetlink import Address, ForwardingEntry, KernelRoute, Link, Neighbour
 from tortie.model.constants import IPIP_DEVICE, VXLAN_DEVICE
-from tortie.routing.state import NodeState
+from tortie.routing.state import NodeState, Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,19 @@ class Plan:
     routes: tuple[SetRoute | DeleteRoute, ...] = ()
     removals: tuple[Removal, ...] = ()
 
+    @property
+    def only_entries(self) -> bool:
+        """Whether it leaves devices and tables alone. A device that goes down takes its routes with it."""
+        return not (self.forwarding or self.devices or self.masquerade or self.removals)
+
     def changes(self) -> list[str]:
         """One sentence for each change."""
         single = [step for step in (self.forwarding, self.masquerade) if step is not None]
         return [str(step) for step in (*single, *self.devices, *self.entries, *self.routes, *self.removals)]
 
     def __bool__(self) -> bool:
-        return bool(self.changes())
+        stages = (self.devices, self.entries, self.routes, self.removals)
+        return self.forwarding is not None or self.masquerade is not None or any(stages)
 
 
 def plan(current: KernelState, desired: NodeState) -> Plan:
@@ -67,9 +73,15 @@ def plan(current: KernelState, desired: NodeState) -> Plan:
         devices=_device_changes(current, desired),
         entries=tuple(devices.entry_changes(peers, neighbours, forwarding)) if desired.vxlan else (),
         masquerade=change(current.masquerade, desired.masquerade),
-        routes=tuple(route_changes(routes, sorted(desired.routes, key=repr), links)),
+        routes=tuple(route_changes(routes, sorted(desired.routes, key=_place), links)),
         removals=_removals(current, desired, links),
     )
+
+
+def _place(route: Route) -> tuple[int, int, str, str]:
+    """A key to sort routes by; numbers, for there may be thousands."""
+    network = route.destination
+    return int(network.network_address), network.prefixlen, route.kind, route.device
 
 
 def _surviving_links(current: KernelState, desired: NodeState) -> dict[str, Link]:

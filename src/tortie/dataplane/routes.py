@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 
 from tortie.dataplane.rtnetlink import (
     RT_SCOPE_LINK,
@@ -15,10 +16,17 @@ from tortie.dataplane.rtnetlink import (
 from tortie.model.constants import INTERFACE_PREFIX, RTPROT_BIRD, RTPROT_TORTIE, VXLAN_DEVICE
 from tortie.routing.state import Route
 
+# Where only one of two routes counts: address, prefix length, priority, TOS. Numbers, since hashing an
+# IPv4Network is what a comparison of thousands of routes would spend its time on.
+Place = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class SetRoute:
-    """Install a route. `replace` says that one of ours is in its place; else the place must be empty."""
+    """Install a route. `replace` says that one of ours or BIRD's is in its place; else it must be empty.
+
+    BIRD's stands there when a pool changes from IP-in-IP to VXLAN, until BIRD has its new configuration:
+    replaced, not added behind it, so that no packet finds no route."""
 
     route: Route
     replace: bool
@@ -85,20 +93,31 @@ def route_changes(
     """
     names = {link.index: link.name for link in links.values()}
     ours = [route for route in current if is_ours(route, names.get(route.index, ""))]
-    standing = set(ours)
-    places = {(route.destination, route.priority, route.tos): route for route in reversed(ours)}
-    keep: set[KernelRoute] = set()
-    replaced: set[KernelRoute] = set()
+    places: dict[Place, list[KernelRoute]] = {}
+    for old in ours:
+        places.setdefault(_place(old.destination, old.priority, old.tos), []).append(old)
+    birds = {
+        _place(old.destination, old.priority, old.tos)
+        for old in current
+        if old.protocol == RTPROT_BIRD and not names.get(old.index, "").startswith(INTERFACE_PREFIX)
+    }
+    settled: set[int] = set()  # by id(): kept, or replaced by its successor
     for route in desired:
         link = links.get(route.device)
-        wanted = to_kernel(route, link.index if link else 0)
-        if wanted in standing and (link is not None or route.kind == "blackhole"):
-            keep.add(wanted)
-            continue
-        place = (route.destination, 0, 0)
-        if place in places:
-            replaced.add(places[place])
-        yield SetRoute(route, replace=place in places)
+        standing = places.get(_place(route.destination), [])
+        if link is not None or route.kind == "blackhole":
+            wanted = to_kernel(route, link.index if link else 0)
+            kept = [id(old) for old in standing if old == wanted]
+            if kept:
+                settled.update(kept)
+                continue
+        if standing:
+            settled.add(id(standing[0]))
+        yield SetRoute(route, replace=bool(standing) or _place(route.destination) in birds)
     for old in ours:
-        if old not in keep and old not in replaced:
+        if id(old) not in settled:
             yield DeleteRoute(old, names.get(old.index, ""))
+
+
+def _place(destination: IPv4Network, priority: int = 0, tos: int = 0) -> Place:
+    return int(destination.network_address), destination.prefixlen, priority, tos

@@ -6,15 +6,17 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Raw, Struct, field
 
+from tortie.datastore.document import is_native_key, rewritten
 from tortie.datastore.interface import InvalidError
+from tortie.datastore.selection import merge_patch
 from tortie.model.constants import ANNOTATION_METADATA
-from tortie.model.resources import CRD_GROUP_VERSION, Metadata, Resource
+from tortie.model.resources import CALICO_GROUP_VERSION, CRD_GROUP_VERSION, Metadata, Resource
 
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
 
-# Metadata keys with these parts are Calico's own: native even on objects with ANNOTATION_METADATA.
-_NATIVE_KEY_PARTS: Final = ("projectcalico.org/", "operator.tigera.io/")
+# Kinds of these groups are written back whole, so they keep the document that they were read from.
+_DOCUMENT_KEPT: Final = frozenset({CRD_GROUP_VERSION, CALICO_GROUP_VERSION})
 
 _DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {}
 
@@ -50,10 +52,75 @@ class Status(Struct):
 
 def encode_object(resource: Resource) -> dict[str, Any]:
     """JSON-ready object with apiVersion and kind. A None field is left out, for null is not valid where a CRD
-    says "string"; a None in a list stays (a free ordinal of a block)."""
+    says "string"; a None in a list stays (a free ordinal of a block).
+
+    When the resource was read from a document, that is written back with nothing changed in it but what
+    changed in the typed fields.
+    """
+    new = _typed(resource)
+    if not resource.document:
+        return new
+    stored: dict[str, Any] = msgspec.json.decode(resource.document)
     kind = resource.resource_type
-    body: dict[str, Any] = _without_none(msgspec.to_builtins(resource))
-    return {"apiVersion": kind.api_version, "kind": kind.kind, **body}
+    return rewritten(stored, _typed(decode(type(resource), resource.document)), new) | {
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
+    }
+
+
+def is_folded(resource: Resource) -> bool:
+    """Whether users' labels and annotations of this object stand in ANNOTATION_METADATA."""
+    return bool(resource.document) and ANNOTATION_METADATA in resource.metadata.annotations
+
+
+def may_fold(kind: type[Resource], patch: dict[str, Any]) -> bool:
+    """Whether a merge patch is about what may stand in ANNOTATION_METADATA."""
+    if kind.resource_type.api_version != CRD_GROUP_VERSION:
+        return False
+    return bool(patch.get("metadata", {}).keys() & {"labels", "annotations"})
+
+
+def folded_patch(resource: Resource, patch: dict[str, Any]) -> dict[str, Any]:
+    """The merge patch that does to a folded object, as it is stored, what `patch` says of labels and
+    annotations as everybody sees them. It holds for the resource's version only."""
+    metadata = resource.metadata
+    wanted = patch["metadata"]
+    changed = msgspec.structs.replace(
+        metadata,
+        labels=merge_patch(metadata.labels, wanted.get("labels", {})),
+        annotations=merge_patch(metadata.annotations, wanted.get("annotations", {})),
+    )
+    after = encode_object(msgspec.structs.replace(resource, metadata=changed))["metadata"]
+    before = msgspec.json.decode(resource.document)["metadata"]
+    native = {
+        name: dict.fromkeys(before.get(name, {})) | after.get(name, {}) for name in ("labels", "annotations")
+    }
+    version = wanted.get("resourceVersion", metadata.resource_version)
+    return {**patch, "metadata": {**wanted, **native, "resourceVersion": version}}
+
+
+def unfolded(resource: Resource) -> dict[str, Any]:
+    """`encode_object` with users' labels and annotations natively, whatever way they are stored: etcd and
+    exported documents have them so."""
+    body = encode_object(resource)
+    if not is_folded(resource):
+        return body
+    annotations = {
+        key: value for key, value in resource.metadata.annotations.items() if key != ANNOTATION_METADATA
+    }
+    own = {"labels": dict(resource.metadata.labels), "annotations": annotations}
+    rest = {key: value for key, value in body["metadata"].items() if key not in own}
+    body["metadata"] = rest | {key: value for key, value in own.items() if value}
+    return body
+
+
+def _typed(resource: Resource) -> dict[str, Any]:
+    kind = resource.resource_type
+    body: dict[str, Any] = {"apiVersion": kind.api_version, "kind": kind.kind}
+    for item in msgspec.structs.fields(resource):
+        if item.name != "document":
+            body[item.encode_name] = _without_none(msgspec.to_builtins(getattr(resource, item.name)))
+    return {key: value for key, value in body.items() if value is not None}
 
 
 def encode(resource: Resource) -> bytes:
@@ -84,7 +151,9 @@ def decode(kind: type[R], text: bytes | Raw) -> R:
         resource = _decode(kind, text)
     except msgspec.MsgspecError as error:
         raise InvalidError(f"{_describe(kind, text)} as stored does not fit its kind: {error}.") from error
-    _overlay_metadata(resource)
+    if kind.resource_type.api_version in _DOCUMENT_KEPT:
+        resource.document = bytes(text)
+        _overlay_metadata(resource)
     return resource
 
 
@@ -142,7 +211,7 @@ def _overlay_metadata(resource: Resource) -> None:
     """Calico's clients keep users' labels and annotations in one annotation, and only their own natively."""
     metadata = resource.metadata
     stored = metadata.annotations.get(ANNOTATION_METADATA)
-    if stored is None or resource.resource_type.api_version != CRD_GROUP_VERSION:
+    if stored is None:
         return
     try:
         original = _decode(Metadata, stored.encode())
@@ -155,4 +224,4 @@ def _overlay_metadata(resource: Resource) -> None:
 
 
 def _native(entries: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in entries.items() if any(part in key for part in _NATIVE_KEY_PARTS)}
+    return {key: value for key, value in entries.items() if is_native_key(key)}

@@ -79,7 +79,7 @@ def in_cluster(
     return ClusterConfig(
         server=f"https://{authority}:{port}",
         token=Token(path=directory / "token"),
-        tls=_tls_context(ca_file=directory / "ca.crt"),
+        tls=tls_context(ca_file=directory / "ca.crt"),
     )
 
 
@@ -172,7 +172,7 @@ def _kubeconfig_tls(cluster: _Cluster, user: _User, path: Path) -> ssl.SSLContex
                 return _write_private(scratch / name, data, f"{path}: {name}-data")
             return base / file if file else None
 
-        return _tls_context(
+        return tls_context(
             ca_file=material(cluster.certificate_authority, cluster.certificate_authority_data, "ca"),
             certificate=material(user.client_certificate, user.client_certificate_data, "client-certificate"),
             key=material(user.client_key, user.client_key_data, "client-key"),
@@ -194,7 +194,7 @@ def _named(entries: dict[str, V], name: str, what: str) -> V:
     return entries[name]
 
 
-def _tls_context(
+def tls_context(
     ca_file: Path | None = None, certificate: Path | None = None, key: Path | None = None
 ) -> ssl.SSLContext:
     """Without `ca_file` the system's authorities are trusted. Raise InvalidError."""

@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -15,9 +14,10 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from tortie.datastore import codec
+from tortie.datastore import codec, deletion
 from tortie.datastore.backoff import Backoff
 from tortie.datastore.config import ClusterConfig, from_kubeconfig, in_cluster
+from tortie.datastore.http import keep_alive, lines, reason
 from tortie.datastore.interface import (
     AlreadyExistsError,
     ConflictError,
@@ -47,8 +47,6 @@ _WATCH_SECONDS: Final = 300
 _WATCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=_WATCH_SECONDS + 30)
 _WATCH_FIRST_WAIT: Final = 0.1
 _WATCH_LONGEST_WAIT: Final = 30.0
-# TCP keep-alive of a watch, seconds: a peer that vanished without a word is noticed after 15 + 3 * 5.
-_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 _JSON: Final = "application/json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
@@ -109,7 +107,12 @@ class KubernetesDatastore:
 
     async def get(self, kind: type[R], name: str, namespace: str = "") -> R:
         """See `Datastore.get`."""
-        return codec.decode(kind, await self._request("GET", _path(kind, namespace, name)))
+        path = _path(kind, namespace, name)
+        found = codec.decode(kind, await self._request("GET", path))
+        if deletion.is_marked(found):
+            await self._finish([found])
+            raise NotFoundError(f"GET {path}: it is being deleted")
+        return found
 
     async def list(self, kind: type[R], namespace: str = "", field_selector: str = "") -> Listing[R]:
         """See `Datastore.list`."""
@@ -127,6 +130,10 @@ class KubernetesDatastore:
             page, version, token = codec.decode_page(kind, text)
             items += page
             if not token:
+                leftover = [item for item in items if deletion.is_marked(item)]
+                if leftover:
+                    await self._finish(leftover)
+                    items = [item for item in items if not deletion.is_marked(item)]
                 return Listing(items, version)
             params["continue"] = token
 
@@ -135,7 +142,16 @@ class KubernetesDatastore:
         kind, path = type(resource), _path(type(resource), resource.metadata.namespace)
         if resource.metadata.resource_version:
             raise InvalidError(f"{path}: an object to be created must not have a resource version.")
-        text = await self._request("POST", path, body=codec.encode(resource), repeat=False)
+        body = codec.encode(resource)
+        try:
+            text = await self._request("POST", path, body=body, repeat=False)
+        except AlreadyExistsError:
+            if not deletion.in_two_steps(kind):
+                raise
+            with contextlib.suppress(NotFoundError):  # it was only marked, and is gone now
+                await self.get(kind, resource.metadata.name, resource.metadata.namespace)
+                raise
+            text = await self._request("POST", path, body=body, repeat=False)
         return codec.decode(kind, text)
 
     async def update(self, resource: R) -> R:
@@ -150,7 +166,23 @@ class KubernetesDatastore:
         return codec.decode(kind, text)
 
     async def delete(self, resource: Resource) -> None:
-        """See `Datastore.delete`."""
+        """See `Datastore.delete`. Without a resource version nothing is compared, so nothing is marked."""
+        if not (deletion.in_two_steps(type(resource)) and resource.metadata.resource_version):
+            await self._remove(resource)
+            return
+        mark = await self.update(deletion.marked(resource))
+        with contextlib.suppress(NotFoundError):  # a reader was faster
+            await self._remove(mark)
+
+    async def _finish(self, resources: Iterable[Resource]) -> None:
+        """Remove objects that somebody has marked. Whatever fails, the next reader tries again."""
+        for resource in resources:
+            try:
+                await self._remove(resource)
+            except DatastoreError as error:
+                log.info("Cannot finish a deletion: %s", error)
+
+    async def _remove(self, resource: Resource) -> None:
         metadata = resource.metadata
         preconditions = {"uid": metadata.uid, "resourceVersion": metadata.resource_version}
         body = {
@@ -165,6 +197,22 @@ class KubernetesDatastore:
         self, kind: type[R], name: str, patch: dict[str, Any], namespace: str = "", subresource: str = ""
     ) -> R:
         """See `Datastore.patch`."""
+        attempts = _ATTEMPTS if codec.may_fold(kind, patch) else 0
+        for attempt in range(1, attempts + 1):
+            current = await self.get(kind, name, namespace)
+            if not codec.is_folded(current):
+                break
+            try:
+                folded = codec.folded_patch(current, patch)
+                return await self._patch(kind, name, folded, namespace, subresource)
+            except ConflictError:
+                if attempt == attempts or "resourceVersion" in patch["metadata"]:
+                    raise
+        return await self._patch(kind, name, patch, namespace, subresource)
+
+    async def _patch(
+        self, kind: type[R], name: str, patch: dict[str, Any], namespace: str, subresource: str
+    ) -> R:
         path = _path(kind, namespace, name, subresource)
         body = msgspec.json.encode(patch)
         return codec.decode(kind, await self._request("PATCH", path, body=body, content_type=_MERGE_PATCH))
@@ -226,11 +274,11 @@ class KubernetesDatastore:
                     )
                     if response.status != 200:
                         raise _error(response.status, await response.read(), f"watch {path}")
-                _keep_alive(response)
-                async for line in _lines(response.content):
+                keep_alive(response)
+                async for line in lines(response.content):
                     yield line
             except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-                raise UnavailableError(f"watch {path}: {_reason(error)}") from error
+                raise UnavailableError(f"watch {path}: {reason(error)}") from error
 
     async def _request(
         self,
@@ -280,9 +328,9 @@ class KubernetesDatastore:
             ) as response:
                 text = await response.read()
         except aiohttp.ClientConnectorError as error:
-            raise _AttemptError(UnavailableError(f"{what}: {_reason(error)}"), untouched=True) from error
+            raise _AttemptError(UnavailableError(f"{what}: {reason(error)}"), untouched=True) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _AttemptError(UnavailableError(f"{what}: {_reason(error)}")) from error
+            raise _AttemptError(UnavailableError(f"{what}: {reason(error)}")) from error
         if response.status < 300:
             return text
         refusal = _error(response.status, text, what)
@@ -340,10 +388,6 @@ def _error(status: int, body: bytes, what: str) -> DatastoreError:
     return InvalidError(message)
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:
     """Retry-After in seconds (RFC 9110 section 10.2.3; a date is ignored), bounded."""
     text = response.headers.get("Retry-After", "")
@@ -373,27 +417,8 @@ def _read_event(kind: type[R], line: bytes, version: str) -> tuple[Event[R] | No
     except InvalidError as error:
         log.error("Ignoring a change: %s", error)
         return None, new_version
+    if deletion.is_marked(resource):  # the mark is the deletion; the removal says nothing new
+        event_type = "deleted"
+        if sent != "MODIFIED":
+            return None, new_version
     return Event(event_type, resource, new_version), new_version
-
-
-async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
-    """Complete lines of any length (StreamReader.readline has a limit); an unfinished last one is dropped."""
-    rest = bytearray()
-    async for chunk in content.iter_any():
-        rest += chunk
-        if b"\n" in chunk:
-            *lines, tail = bytes(rest).split(b"\n")
-            rest = bytearray(tail)
-            for line in lines:
-                if line:
-                    yield line
-
-
-def _keep_alive(response: aiohttp.ClientResponse) -> None:
-    connection = response.connection
-    if connection is None or connection.transport is None:
-        return  # the answer is complete already
-    sock = connection.transport.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -5,6 +5,7 @@ Objects pass through their JSON form, so that what would be lost on the wire is 
 """
 
 import asyncio
+import contextlib
 import copy
 import enum
 import uuid
@@ -15,7 +16,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from tortie.datastore import codec
+from tortie.datastore import codec, deletion
 from tortie.datastore.interface import (
     AlreadyExistsError,
     ConflictError,
@@ -27,12 +28,12 @@ from tortie.datastore.interface import (
     NotFoundError,
     UnavailableError,
 )
+from tortie.datastore.selection import Body, matches, merge_patch
 from tortie.model.resources import Resource
 
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
-Body = dict[str, Any]
-Key = tuple[str, str, str]  # plural, namespace, name
+Key = tuple[str, str, str]  # API version and plural, namespace, name
 Verb = Literal["get", "list", "create", "update", "delete", "patch"]
 
 _LATE_AFTER: Final = 3
@@ -68,7 +69,7 @@ Injector = Callable[[Call], Fault | None]
 @dataclass(frozen=True, slots=True)
 class _Change:
     version: int
-    plural: str
+    stem: str  # of the key
     before: Body | None
     after: Body | None
 
@@ -121,20 +122,24 @@ class MemoryDatastore:
 
     async def get(self, kind: type[R], name: str, namespace: str = "") -> R:
         """See `Datastore.get`."""
-        return await self._call(
-            Call("get", kind, name), lambda: _decode(kind, self._find(kind, namespace, name))
-        )
+
+        def read() -> R:
+            found = _decode(kind, self._find(kind, namespace, name))
+            if self._finished(found):
+                raise NotFoundError(f"{kind.resource_type.plural} {name!r} is being deleted")
+            return found
+
+        return await self._call(Call("get", kind, name), read)
 
     async def list(self, kind: type[R], namespace: str = "", field_selector: str = "") -> Listing[R]:
         """See `Datastore.list`."""
 
         def read() -> Listing[R]:
-            plural = kind.resource_type.plural
-            found = sorted((key, body) for key, body in self._objects.items() if key[0] == plural)
-            return Listing(
-                [_decode(kind, body) for _key, body in found if _matches(body, namespace, field_selector)],
-                str(self._version),
-            )
+            stem = _stem(kind)
+            found = sorted(item for item in self._objects.items() if item[0][0] == stem)
+            chosen = [_decode(kind, body) for _key, body in found if matches(body, namespace, field_selector)]
+            items = [item for item in chosen if not self._finished(item)]
+            return Listing(items, str(self._version))
 
         return await self._call(Call("list", kind, ""), read)
 
@@ -147,7 +152,7 @@ class MemoryDatastore:
             if resource.metadata.resource_version:
                 raise InvalidError(f"{name}: an object to be created must not have a resource version.")
             key = _key(kind, resource.metadata.namespace, name)
-            if key in self._objects:
+            if key in self._objects and not self._finished(_decode(kind, self._objects[key])):
                 raise AlreadyExistsError(f"{kind.resource_type.plural} {name!r} already exists")
             body["metadata"]["uid"] = str(uuid.uuid4())
             body["metadata"]["creationTimestamp"] = _timestamp()
@@ -175,6 +180,14 @@ class MemoryDatastore:
 
     async def delete(self, resource: Resource) -> None:
         """See `Datastore.delete`."""
+        if deletion.in_two_steps(type(resource)) and resource.metadata.resource_version:
+            mark = await self.update(deletion.marked(resource))
+            with contextlib.suppress(NotFoundError):  # a reader was faster
+                await self._remove(mark)
+        else:
+            await self._remove(resource)
+
+    async def _remove(self, resource: Resource) -> None:
         kind, metadata = type(resource), resource.metadata
 
         def write() -> None:
@@ -193,7 +206,9 @@ class MemoryDatastore:
             stored = self._find(kind, namespace, name)
             wanted = patch.get("metadata", {})
             _check_preconditions(stored, wanted.get("uid", ""), wanted.get("resourceVersion", ""))
-            body = _merge(stored, patch)
+            current = _decode(kind, stored)
+            fold = codec.may_fold(kind, patch) and codec.is_folded(current)
+            body = merge_patch(stored, codec.folded_patch(current, patch) if fold else patch)
             if subresource == "status" and "spec" in stored:
                 body["spec"] = stored["spec"]
             return _decode(kind, self._store(_key(kind, namespace, name), body))
@@ -211,7 +226,7 @@ class MemoryDatastore:
             changed = self._changed
             for change in [item for item in self._history if item.version > seen]:
                 seen = change.version
-                if change.plural == kind.resource_type.plural:
+                if change.stem == _stem(kind):
                     event = _event(kind, change, namespace, field_selector)
                     if event is not None:
                         yield event
@@ -243,6 +258,14 @@ class MemoryDatastore:
         if fault is Fault.LOST_RESPONSE:
             raise UnavailableError(f"{what}: connection reset by peer")
         return result
+
+    def _finished(self, resource: Resource) -> bool:
+        """Whether it is marked as deleted; then it is removed."""
+        if not deletion.is_marked(resource):
+            return False
+        metadata = resource.metadata
+        self._store(_key(type(resource), metadata.namespace, metadata.name), None)
+        return True
 
     def _find(self, kind: type[Resource], namespace: str, name: str) -> Body:
         body = self._objects.get(_key(kind, namespace, name))
@@ -288,7 +311,11 @@ def _timestamp() -> str:
 
 
 def _key(kind: type[Resource], namespace: str, name: str) -> Key:
-    return kind.resource_type.plural, namespace, name
+    return _stem(kind), namespace, name
+
+
+def _stem(kind: type[Resource]) -> str:
+    return f"{kind.resource_type.api_version}/{kind.resource_type.plural}"
 
 
 def _decode(kind: type[R], body: Body) -> R:
@@ -310,45 +337,17 @@ def _check_preconditions(stored: Body, uid: str, version: str) -> None:
         )
 
 
-def _merge(target: Any, patch: Any) -> Any:
-    """JSON merge patch (RFC 7386 section 2)."""
-    if not isinstance(patch, dict):
-        return copy.deepcopy(patch)
-    result = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = _merge(result.get(key), value)
-    return result
-
-
-def _matches(body: Body | None, namespace: str, field_selector: str) -> bool:
-    """Whether an object is in the namespace ("": any) and satisfies each `path=value`, `path!=value` term."""
-    if body is None or (namespace and body["metadata"].get("namespace", "") != namespace):
-        return False
-    return all(_satisfies(body, term) for term in field_selector.split(",") if term)
-
-
-def _satisfies(body: Body, term: str) -> bool:
-    negated = "!=" in term
-    path, separator, wanted = term.partition("!=" if negated else "=")
-    if not separator:
-        raise InvalidError(f"Field selector term {term!r} has neither = nor !=.")
-    value: Any = body
-    for part in path.strip().split("."):
-        value = value.get(part, {}) if isinstance(value, dict) else {}
-    text = "" if value == {} else str(value)
-    return (text == wanted.removeprefix("=").strip()) is not negated
-
-
 def _event(kind: type[R], change: _Change, namespace: str, field_selector: str) -> Event[R] | None:
     """The change as a watcher with this selection sees it: leaving the selection is a deletion."""
-    before = _matches(change.before, namespace, field_selector)
-    after = _matches(change.after, namespace, field_selector)
+    before = matches(change.before, namespace, field_selector)
+    after = matches(change.after, namespace, field_selector)
     version = str(change.version)
     if after and change.after is not None:
-        return Event("modified" if before else "added", _decode(kind, change.after), version)
+        found = _decode(kind, change.after)
+        if deletion.is_marked(found):  # the mark is the deletion; the removal says nothing new
+            return Event("deleted", found, version) if before else None
+        return Event("modified" if before else "added", found, version)
     if before and change.before is not None:
-        return Event("deleted", _decode(kind, _with_version(change.before, change.version)), version)
+        last = _decode(kind, _with_version(change.before, change.version))
+        return None if deletion.is_marked(last) else Event("deleted", last, version)
     return None

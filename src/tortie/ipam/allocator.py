@@ -1,76 +1,71 @@
-"""Giving out and taking back addresses.
+"""Giving out addresses to the containers and tunnels of one node.
 
 Two objects record an address: the IPAMHandle says in which blocks a container holds addresses, the IPAMBlock
 which ones. The order of the writes keeps every address reachable from its handle, whatever fails in between:
+first the handle (count raised), then the block, each by compare-and-swap. When the block's write fails or its
+outcome is unknown, the handle names a block where it may hold nothing: harmless.
 
-- assign: read the block, write the handle (count raised), write the block, each by compare-and-swap. When the
-  block's write fails or its outcome is unknown, the handle names a block where it may hold nothing: harmless.
-- release: write every block that the handle names, then delete the handle, by compare-and-swap too.
-
-Whoever finds a handle that exists already fences the blocks that it names before relying on what they say:
-writes them with nothing but a new sequence number, so that the write of an earlier assign or release, should
-it still be on its way, is refused when it arrives. A failed round is repeated from reading the handle on: an
-assign whose answer was lost finds what it did.
+Usually a handle is new, and one of the node's own blocks, known since the last write, has room: then an
+assign is one create and one update, the latter shared by all that wait (`tortie.ipam.known`). Whoever finds a
+handle that exists already fences the blocks that it names before relying on what they say: writes them with
+nothing but a new sequence number, so that the write of an earlier assign or release, should it still be on
+its way, is refused when it arrives. A failed round is repeated from reading the handle on: an assign whose
+answer was lost finds what it did.
 """
 
-import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Network
-from typing import Final
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 
-import msgspec
-
-from tortie.datastore.interface import Datastore, DatastoreError, NotFoundError
+from tortie.datastore.interface import AlreadyExistsError, ConflictError, Datastore, DatastoreError
 from tortie.ipam import block as blocks
-from tortie.ipam.claims import Claims, Holdings
-from tortie.ipam.pools import Selection, candidate_blocks, needs_labels, select
+from tortie.ipam.block import AddressInUseError, BlockError, Network
+from tortie.ipam.claims import Claims
+from tortie.ipam.concurrent import all_of
+from tortie.ipam.errors import AddressError, AddressTakenError, BadRequestError
+from tortie.ipam.handles import block_networks
+from tortie.ipam.releases import Releases, utc_now
+from tortie.ipam.request import Address, AddressRequest
 from tortie.ipam.retries import PASSING, Rounds
-from tortie.model.names import cidr_name, handle_name
-from tortie.model.resources import (
-    AllowedUse,
-    IPAMBlock,
-    IPAMConfig,
-    IPAMConfigSpec,
-    IPAMHandle,
-    IPAMHandleSpec,
-    IPPool,
-    Metadata,
-    Node,
-)
-
-DEFAULT_MAX_BLOCKS: Final = 20  # Calico's, when maxBlocksPerHost is not set
+from tortie.ipam.search import BlockSearch, Demand, Place, leave_all
+from tortie.ipam.surroundings import ReadSurroundings, Surroundings
+from tortie.model.resources import IPAMBlock, IPAMHandle
 
 log = logging.getLogger(__name__)
 
 
-class NoAddressError(Exception):
-    """No pool has an address for this request. The message says which pools were tried, and the remedy."""
+class BlockFullError(BlockError):
+    """The block has no address for an automatic assignment any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """One assign."""
+@dataclass(slots=True)
+class _Held:
+    """Addresses that a handle holds, with their blocks."""
 
-    handle_id: str
-    attributes: dict[str, str]
-    use: AllowedUse
-    selection: Selection
+    by_address: dict[Address, Network] = field(default_factory=dict)
 
-    def serves(self, cidr: IPv4Network) -> bool:
-        """Whether a block is in a pool that may serve the request."""
-        return any(cidr.subnet_of(pool.network) for pool in self.selection.eligible)
+    def of_family(self, family: int) -> Address | None:
+        return min((item for item in self.by_address if item.version == family), default=None, key=int)
+
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(str(cidr) for cidr in self.by_address.values()))
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+@dataclass(slots=True)
+class _Task:
+    """An assign under way. `untouched`: the handle is probably new, and no round has been tried; `created`:
+    the handle did not exist before."""
+
+    demand: Demand
+    untouched: bool
+    created: bool = False
 
 
 class Allocator:
-    """Addresses for one node. Calls of one allocator wait for each other, so that they do not conflict;
+    """Addresses for one node. Requests run at the same time, those for one handle one after the other;
     allocators of other nodes, and a second one for this node, are kept apart by the datastore.
     """
 
@@ -79,273 +74,204 @@ class Allocator:
         datastore: Datastore,
         node: str,
         *,
-        clock: Callable[[], datetime] = _now,
-        rng: random.Random | None = None,
         borrowing: bool = True,
+        surroundings: Surroundings | None = None,
+        clock: Callable[[], datetime] = utc_now,
+        rng: random.Random | None = None,
     ) -> None:
         """`borrowing`: whether an address of another node's block may be taken when no block is left, as far
-        as IPAMConfig allows it."""
-        self._datastore = datastore
+        as IPAMConfig allows it. `surroundings`: None reads pools and the rest, at most once a second."""
         self._node = node
         self._rng = rng if rng is not None else random.SystemRandom()
+        self._clock = clock
+        self._surroundings = surroundings or ReadSurroundings(datastore, node)
+        self._releases = Releases(datastore, surroundings=self._surroundings, clock=clock, rng=self._rng)
+        self._blocks, self._handles = self._releases.blocks, self._releases.handles
         self._claims = Claims(datastore, node, clock, self._rng)
-        self._lock = asyncio.Lock()
-        self._borrowing = borrowing
-        # Our blocks as last seen. Nobody has to invalidate them: compare-and-swap finds out.
-        self._own: dict[IPv4Network, IPAMBlock] = {}
+        self._search = BlockSearch(
+            node, self._claims, self._blocks, self._surroundings, borrowing, clock, self._rng
+        )
 
-    async def assign(
-        self,
-        *,
-        handle_id: str,
-        attributes: dict[str, str],
-        use: AllowedUse = "Workload",
-        pools: Sequence[IPPool] | None = None,
-    ) -> IPv4Address:
-        """An address for `handle_id`: the one that it holds already, else a new one.
+    async def assign(self, wanted: AddressRequest) -> tuple[Address, ...]:
+        """One address of each family asked for, IPv4 first: what the handle holds already, else new ones.
 
-        `attributes` are stored with the address (node, pod, namespace, type, ...). `pools`: these were asked
-        for by name; None: all pools that select this node. Raise NoAddressError or a DatastoreError; after
-        either, `release_handle` leaves nothing behind.
+        Raise AddressError (NoAddressError, AddressTakenError, BadRequestError) or a DatastoreError; after a
+        DatastoreError or a cancellation, `release_handle` leaves nothing behind, after an AddressError a
+        handle that did not exist before does not exist.
         """
-        async with self._lock:
-            rounds = Rounds(f"Assigning an address to {handle_id}", self._rng)
-            request: _Request | None = None
+        demand = Demand.of(wanted)
+        rounds = Rounds(f"Assigning an address to {wanted.handle_id}", self._rng)
+        async with self._handles.turn(wanted.handle_id):
+            task = _Task(demand, untouched=self._handles.known(wanted.handle_id) is None)
             while True:
                 try:
-                    if request is None:
-                        selection = await self._select(pools, use)
-                        request = _Request(handle_id, attributes, use, selection)
-                    return await self._assign_once(request)
+                    return await self._assign_at_once(task) or await self._assign_with_care(task)
                 except PASSING as error:
-                    self._own.clear()
                     await rounds.wait_after(error)
+                except AddressError:
+                    await self._undo(task)
+                    raise
 
-    async def release_handle(self, handle_id: str) -> list[IPv4Address]:
+    async def release_handle(self, handle_id: str) -> list[Address]:
         """Free everything that the handle holds and forget the handle; an unknown handle holds nothing.
 
         Raise a DatastoreError; calling again continues where it failed.
         """
-        async with self._lock:
-            rounds = Rounds(f"Releasing the addresses of {handle_id}", self._rng)
-            released: set[IPv4Address] = set()
-            while True:
-                try:
-                    await self._release_once(handle_id, released)
-                except PASSING as error:
-                    self._own.clear()
-                    await rounds.wait_after(error)
-                else:
-                    return sorted(released)
+        return await self._releases.release_handle(handle_id)
+
+    async def release(self, cidr: Network, sequences: Mapping[Address, int | None]) -> list[Address]:
+        """See `Releases.release`."""
+        return await self._releases.release(cidr, sequences)
+
+    async def held(self, handle_id: str) -> tuple[Address, ...]:
+        """What the handle holds, IPv4 first, without changing anything. Raise a DatastoreError."""
+        handle = await self._handles.read(handle_id)
+        if handle is None:
+            return ()
+        found = await all_of(self._blocks.read(cidr) for cidr in block_networks(handle))
+        held = [
+            address for known in found if known for address in blocks.addresses_of(known.block, handle_id)
+        ]
+        return tuple(sorted(held, key=blocks.position))
 
     async def reconcile_affinities(self) -> list[str]:
         """Complete or undo claims that an earlier process left half-made; call it before the first assign.
 
         Return one sentence for each repair. Raise a DatastoreError.
         """
-        async with self._lock:
-            self._own.clear()
-            return await self._claims.reconcile()
+        return await self._claims.reconcile()
 
-    # --- assign ---------------------------------------------------------------------------------------------
+    # --- a handle that is new, and blocks of ours with room -------------------------------------------------
 
-    async def _select(self, pools: Sequence[IPPool] | None, use: AllowedUse) -> Selection:
-        requested = pools is not None
-        if pools is None:
-            pools = (await self._datastore.list(IPPool)).items
-        labels: dict[str, str] = {}
-        if not requested and needs_labels(pools):
-            labels = (await self._datastore.get(Node, self._node)).metadata.labels
-        return select(pools, use, labels, requested)
-
-    async def _assign_once(self, request: _Request) -> IPv4Address:
-        handle = await self._handle(request.handle_id)
-        if handle is not None:
-            held = await self._held(handle)
-            if held is not None:
-                return held
-        block = await self._choose(request)
-        return await self._take(request, handle, block)
-
-    async def _handle(self, handle_id: str) -> IPAMHandle | None:
+    async def _assign_at_once(self, task: _Task) -> tuple[Address, ...] | None:
+        """None: it needs more care, and nothing has been done."""
+        if not task.untouched:
+            return None
+        task.untouched = False
+        places = self._search.own_places(task.demand, await self._surroundings.current())
+        if places is None:
+            return None
         try:
-            handle = await self._datastore.get(IPAMHandle, handle_name(handle_id))
-        except NotFoundError:
+            await self._handles.create(task.demand.handle_id, _counts(places))
+            task.created = True
+            return _in_order(await self._take(task.demand, places))
+        except AlreadyExistsError:
             return None
-        if handle.spec.deleted:  # Calico deletes in two steps; this is between them
-            await self._datastore.delete(handle)
-            return None
-        return handle
+        finally:
+            leave_all(places)
 
-    async def _held(self, handle: IPAMHandle) -> IPv4Address | None:
-        """An address that the handle holds already. No write still under way can change the answer."""
-        for cidr in sorted(handle.spec.block):
-            try:
-                block = await self._datastore.get(IPAMBlock, cidr_name(cidr))
-            except NotFoundError:
-                continue
-            self._remember(await self._datastore.update(blocks.touch(block)))
-            addresses = blocks.addresses_of(block, handle.spec.handle_id)
-            if addresses:
-                return addresses[0]
-        return None
+    # --- everything else ------------------------------------------------------------------------------------
 
-    async def _choose(self, request: _Request) -> IPAMBlock:
-        """A block with a free address: ours, else a new one, else another node's. Raise NoAddressError."""
-        block = self._free_own(request)
-        if block is not None:
-            return block
-        holdings = await self._refresh()
-        config = await self._config()
-        limit = config.max_blocks_per_host or DEFAULT_MAX_BLOCKS
-        block = self._free_own(request)
-        if block is None and config.auto_allocate_blocks and len(self._own) < limit:
-            block = await self._claim_new(request, holdings)
-        if block is None and self._borrowing and not config.strict_affinity:
-            block = self._borrowable(request, holdings)
-        if block is None:
-            raise NoAddressError(self._explain(request, config, limit))
-        return block
+    async def _assign_with_care(self, task: _Task) -> tuple[Address, ...]:
+        demand = task.demand
+        handle = await self._handles.read(demand.handle_id)
+        held = await self._fence(handle) if handle is not None else _Held()
+        kept = _kept(demand, held)
+        missing = demand.without({address.version for address in kept})
+        if not missing.families:
+            return _in_order(kept)
+        places = await self._search.places(missing)
+        try:
+            declared = await self._declare(demand, handle, places)
+            task.created = task.created or handle is None
+            taken = await self._take(demand, places)
+        finally:
+            leave_all(places)
+        held.by_address |= dict(zip(taken, (place.known.cidr for place in places), strict=True))
+        await self._settle(declared, held)
+        return _in_order([*kept, *taken])
 
-    def _free_own(self, request: _Request) -> IPAMBlock | None:
-        for cidr, block in sorted(self._own.items()):
-            if request.serves(cidr) and blocks.free_count(block) and not block.spec.deleted:
-                return block
-        return None
+    async def _undo(self, task: _Task) -> None:
+        """Nothing of a refused request may remain. Best effort: `release_handle` does the same."""
+        try:
+            if task.created:
+                await self._releases.release_in_turn(task.demand.handle_id)
+            else:
+                await self._releases.tidy_in_turn(task.demand.handle_id)
+        except DatastoreError as error:
+            log.warning("Handle %s may hold addresses: %s", task.demand.handle_id, error)
 
-    async def _refresh(self) -> Holdings:
-        """Read all blocks; ours are known afterwards, and confirmed."""
-        holdings = await self._claims.read()
-        self._own = {}
-        for cidr, block in holdings.own(self._node).items():
-            affinity = holdings.affinities.get(cidr)
-            confirmed = affinity is not None and affinity.spec.state == "confirmed"
-            ours = block if confirmed else await self._claims.claim(cidr)
-            if ours is not None:
-                self._own[cidr] = ours
-        return holdings
+    async def _fence(self, handle: IPAMHandle) -> _Held:
+        """What the handle holds. No write that was sent before can change the answer any more."""
+        handle_id = handle.spec.handle_id
 
-    async def _claim_new(self, request: _Request, holdings: Holdings) -> IPAMBlock | None:
-        for pool in request.selection.eligible:
-            # Blocks of another size remain where a pool was made anew with another block size.
-            odd = [cidr for cidr in holdings.blocks if cidr.prefixlen != pool.block_size]
-            for cidr in candidate_blocks(pool, self._node):
-                if cidr in holdings.blocks or any(cidr.overlaps(other) for other in odd):
-                    continue
-                block = await self._claims.claim(cidr)
-                if block is None:
-                    continue
-                self._own[cidr] = block
-                # It may be an older claim of ours that has come to light only now, and be full.
-                if blocks.free_count(block):
-                    return block
-        return None
-
-    def _borrowable(self, request: _Request, holdings: Holdings) -> IPAMBlock | None:
-        candidates = [
-            block
-            for cidr, block in holdings.blocks.items()
-            if cidr not in self._own
-            and request.serves(cidr)
-            and blocks.free_count(block)
-            and not block.spec.strict_affinity
-            and not block.spec.deleted
-        ]
-        # At random, so that nodes that borrow at the same time do not all try the same block.
-        return self._rng.choice(candidates) if candidates else None
-
-    async def _take(self, request: _Request, handle: IPAMHandle | None, block: IPAMBlock) -> IPv4Address:
-        cidr = block.spec.cidr
-        handle = await self._declare(request, handle, cidr)
-        changed, addresses = blocks.assign(block, 1, request.handle_id, request.attributes)
-        self._remember(await self._datastore.update(changed))
-        await self._settle(handle, cidr)
-        log.info("Address %s of block %s assigned to %s", addresses[0], cidr, request.handle_id)
-        return addresses[0]
-
-    async def _declare(self, request: _Request, handle: IPAMHandle | None, cidr: str) -> IPAMHandle:
-        """Write the handle in any case: a release that has read it before must not succeed in deleting it."""
-        if handle is None:
-            return await self._datastore.create(
-                IPAMHandle(
-                    metadata=Metadata(name=handle_name(request.handle_id)),
-                    spec=IPAMHandleSpec(handle_id=request.handle_id, block={cidr: 1}),
-                )
+        async def look(cidr: Network) -> tuple[Network, list[Address]]:
+            known = await self._blocks.read(cidr)
+            if known is None:
+                return cidr, []
+            return cidr, await known.edit(
+                lambda block: (blocks.touch(block), blocks.addresses_of(block, handle_id))
             )
-        counts = handle.spec.block | {cidr: handle.spec.block.get(cidr, 0) + 1}
-        return await self._datastore.update(_with_counts(handle, counts))
 
-    async def _settle(self, handle: IPAMHandle, cidr: str) -> None:
+        found = await all_of(look(cidr) for cidr in block_networks(handle))
+        return _Held({address: cidr for cidr, addresses in found for address in addresses})
+
+    async def _declare(
+        self, demand: Demand, handle: IPAMHandle | None, places: Iterable[Place]
+    ) -> IPAMHandle:
+        """Write the handle in any case: a release that has read it before must not succeed in deleting it."""
+        counts = _counts(places)
+        if handle is None:
+            return await self._handles.create(demand.handle_id, counts)
+        total = dict(Counter(handle.spec.block) + Counter(counts))
+        return await self._handles.update(handle, total)
+
+    async def _settle(self, handle: IPAMHandle, held: _Held) -> None:
         """Take back what failed rounds added to the handle; its other blocks have been fenced in this round.
 
         Best effort: a count too high, or a block too many, does no harm.
         """
-        if handle.spec.block == {cidr: 1}:
+        counts = held.counts()
+        if handle.spec.block == counts:
             return
         try:
-            await self._datastore.update(_with_counts(handle, {cidr: 1}))
+            await self._handles.update(handle, counts)
         except DatastoreError as error:
             log.debug("Handle %s keeps a count that is too high: %s", handle.spec.handle_id, error)
 
-    async def _config(self) -> IPAMConfigSpec:
-        try:
-            return (await self._datastore.get(IPAMConfig, "default")).spec
-        except NotFoundError:
-            return IPAMConfigSpec()
+    async def _take(self, demand: Demand, places: Iterable[Place]) -> list[Address]:
+        """The addresses, in the order of the places. Raise AddressTakenError or a DatastoreError."""
+        setting = await self._surroundings.current()
+        now, cooldown = self._clock(), setting.cooldown
 
-    def _explain(self, request: _Request, config: IPAMConfigSpec, limit: int) -> str:
-        tried = "; ".join(str(pool) for pool in request.selection.eligible) or "none"
-        rejected = "; ".join(request.selection.rejected) or "none"
-        if len(self._own) >= limit:
-            cause = f"the node has {len(self._own)} blocks, the limit is {limit} (maxBlocksPerHost)"
-        elif not config.auto_allocate_blocks:
-            cause = "the node's blocks are full, and autoAllocateBlocks is false"
-        else:
-            cause = f"the node's {len(self._own)} blocks are full and no block of these pools is left"
-        if not self._borrowing:
-            borrowing = "addresses are not borrowed from other nodes' blocks"
-        elif config.strict_affinity:
-            borrowing = "borrowing from other nodes is off (strictAffinity true)"
-        else:
-            borrowing = "no other node's block has an address left"
-        return (
-            f"No address for {request.use} on node {self._node}: pools that may serve it: {tried}; "
-            f"pools that may not: {rejected}; {cause}; {borrowing}. "
-            "Add an IPPool or enable one, delete pods, or change the IPAMConfig named default."
-        )
+        def give(block: IPAMBlock, address: Address | None) -> tuple[IPAMBlock, Address]:
+            block = blocks.thaw(block, now, cooldown)
+            if address is not None:
+                return blocks.assign_address(block, address, demand.handle_id, demand.attributes), address
+            changed, given = blocks.assign(block, 1, demand.handle_id, demand.attributes, setting.reserved)
+            if not given:
+                raise BlockFullError(f"Block {block.spec.cidr} is full.")
+            return changed, given[0]
 
-    # --- release --------------------------------------------------------------------------------------------
+        async def take(place: Place) -> Address:
+            try:
+                address = await place.known.edit(lambda block: give(block, place.address))
+            except AddressInUseError as error:
+                raise AddressTakenError(f"{error}; it was asked for by {demand.handle_id}.") from error
+            except BlockFullError as error:
+                raise ConflictError(str(error)) from error
+            log.info("Address %s of block %s assigned to %s", address, place.known.cidr, demand.handle_id)
+            return address
 
-    async def _release_once(self, handle_id: str, released: set[IPv4Address]) -> None:
-        try:
-            handle = await self._datastore.get(IPAMHandle, handle_name(handle_id))
-        except NotFoundError:
-            return
-        for cidr in sorted(handle.spec.block):
-            block = await self._known_block(IPv4Network(cidr))
-            if block is None:
-                continue
-            freed, addresses = blocks.release_handle(block, handle.spec.handle_id)
-            # Before the write: if its answer is lost, the next round no longer sees them.
-            released.update(addresses)
-            self._remember(await self._datastore.update(freed if addresses else blocks.touch(block)))
-        await self._datastore.delete(handle)
-        if released:
-            log.info("Released %s of %s", ", ".join(str(address) for address in sorted(released)), handle_id)
-
-    async def _known_block(self, cidr: IPv4Network) -> IPAMBlock | None:
-        if cidr in self._own:
-            return self._own[cidr]
-        try:
-            return await self._datastore.get(IPAMBlock, cidr_name(cidr))
-        except NotFoundError:
-            return None
-
-    def _remember(self, block: IPAMBlock) -> None:
-        cidr = blocks.network(block)
-        if cidr in self._own:
-            self._own[cidr] = block
+        return await all_of(take(place) for place in places)
 
 
-def _with_counts(handle: IPAMHandle, counts: dict[str, int]) -> IPAMHandle:
-    return msgspec.structs.replace(handle, spec=msgspec.structs.replace(handle.spec, block=counts))
+def _counts(places: Iterable[Place]) -> dict[str, int]:
+    return dict(Counter(str(place.known.cidr) for place in places))
+
+
+def _kept(demand: Demand, held: _Held) -> list[Address]:
+    """Of what is held, one address for each family asked for. Raise BadRequestError."""
+    kept = [address for family in demand.families if (address := held.of_family(family)) is not None]
+    for address in kept:
+        certain = demand.certain.get(address.version)
+        if certain is not None and certain != address:
+            raise BadRequestError(
+                f"{demand.handle_id} asks for {certain} but holds {address}; "
+                "release its addresses before it asks for another one."
+            )
+    return kept
+
+
+def _in_order(addresses: Iterable[Address]) -> tuple[Address, ...]:
+    return tuple(sorted(addresses, key=blocks.position))

@@ -14,7 +14,7 @@ from tortie.model.constants import (
     LABEL_SERVICE_ACCOUNT,
 )
 from tortie.model.names import veth_name, workload_endpoint_name
-from tortie.model.resources import Metadata, Pod
+from tortie.model.resources import CALICO_GROUP_VERSION, Metadata, Pod, Resource, ResourceType
 
 POD_INTERFACE: Final = "eth0"
 _ORCHESTRATOR: Final = "k8s"
@@ -45,10 +45,12 @@ class WorkloadEndpointSpec(Struct, rename="camel", omit_defaults=True, kw_only=T
     ports: list[EndpointPort] = field(default_factory=list)
 
 
-class WorkloadEndpoint(Struct, rename="camel", omit_defaults=True, kw_only=True):
-    """One interface of one pod, in Calico's v3 shape."""
+class WorkloadEndpoint(Resource, kw_only=True):
+    """One interface of one pod, in Calico's v3 shape. Only etcd stores it."""
 
-    metadata: Metadata
+    resource_type = ResourceType(
+        CALICO_GROUP_VERSION, "WorkloadEndpoint", "workloadendpoints", namespaced=True
+    )
     spec: WorkloadEndpointSpec
 
 

@@ -19,7 +19,7 @@ _MAX_NAME: Final = 253
 # a device name has at most 15 characters (IFNAMSIZ - 1, linux/if.h).
 _DIGEST_CHARS: Final = 11
 
-TunnelKind = Literal["ipip", "vxlan"]
+TunnelKind = Literal["ipip", "vxlan", "vxlan-v6", "wireguard", "wireguard-v6"]
 
 
 def cidr_name(cidr: str | IPv4Network) -> str:

@@ -1,16 +1,18 @@
 """From the cluster's state to one node's: routes, tunnels, peers, masquerade. Pure.
 
 Who writes which route: docs/architecture.md, "Routes". The agent writes VXLAN routes and the blackholes of
-the node's own blocks; routes to blocks of pools with IP-in-IP or without encapsulation are BIRD's.
+the node's own blocks; routes to blocks of pools with IP-in-IP or without encapsulation are BIRD's. A borrowed
+address is routed like a block of one address that belongs to the node that holds it.
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from tortie.model.constants import VXLAN_DEVICE
 from tortie.model.nodeinfo import BGPNode
+from tortie.routing.borrowed import Borrowed
 from tortie.routing.mtu import tunnel_mtu
 from tortie.routing.pools import BlockClaim, Pool, pool_of, tunnels_in_use
 from tortie.routing.state import HostLink, IPIPTunnel, Masquerade, NodeState, Route, VXLANPeer, VXLANTunnel
@@ -23,6 +25,7 @@ class Cluster:
     nodes: tuple[BGPNode, ...] = ()
     pools: tuple[Pool, ...] = ()
     claims: tuple[BlockClaim, ...] = ()
+    borrowed: frozenset[Borrowed] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,7 @@ def compute(own: BGPNode, link: HostLink, cluster: Cluster, configured_mtu: int)
     }
     vxlan = _vxlan_tunnel(own, link, configured_mtu) if "vxlan" in kinds else None
     vteps = _vteps(peers.values(), own, problems) if vxlan else {}
-    for claim in claims:
-        if claim.node == own.name:
-            continue
+    for claim in _destinations(own.name, claims, cluster.borrowed, peers.keys(), problems):
         pool = pool_of(claim.block, cluster.pools)
         if pool is None:
             problems.append(f"Block {claim.block} of node {claim.node} is in no IPPool; it gets no route.")
@@ -76,6 +77,32 @@ def compute(own: BGPNode, link: HostLink, cluster: Cluster, configured_mtu: int)
         ),
         tuple(problems),
     )
+
+
+def _destinations(
+    own: str,
+    claims: Iterable[BlockClaim],
+    borrowed: Iterable[Borrowed],
+    peers: Iterable[str],
+    problems: list[str],
+) -> Iterator[BlockClaim]:
+    """What other nodes hold: their blocks, and as blocks of one address what they borrowed elsewhere."""
+    known = set(peers)
+    single: dict[IPv4Network, str] = {}
+    lost: dict[str, int] = {}
+    for item in sorted(borrowed):
+        if item.node == own or item.node in known:
+            single[IPv4Network(item.address)] = item.node
+        else:
+            lost[item.node] = lost.get(item.node, 0) + 1
+    for name, count in sorted(lost.items()):
+        problems.append(
+            f"Node {name}, which does not exist, still holds {count} addresses of other nodes' blocks; they "
+            "get no route. `tortiectl ipam check` lists them."
+        )
+    # A block may be one address, and that one be borrowed: then it is where the borrower is.
+    yield from (claim for claim in claims if claim.node != own and claim.block not in single)
+    yield from (BlockClaim(address, node) for address, node in single.items() if node != own)
 
 
 def usable_claims(own: str, claims: Iterable[BlockClaim], problems: list[str]) -> list[BlockClaim]:

@@ -205,6 +205,60 @@ def test_new_block_reaches_the_peers_and_goes_again_while_sessions_stay(speakers
     assert all(peer.established for peer in one.control.peers())
 
 
+@contextlib.contextmanager
+def local_pod(machine: Machine, address: str, name: str = "cali0123456789a") -> Iterator[None]:
+    """A pod's link and route, as CNI ADD makes them."""
+    peer = name.replace("cali", "peer")
+    machine.net.ip("link", "add", name, "type", "veth", "peer", "name", peer)
+    try:
+        for end in (name, peer):
+            machine.net.ip("link", "set", end, "up")
+        machine.net.ip("route", "add", address, "dev", name, "scope", "link", "proto", "80")
+        yield
+    finally:
+        machine.net.ip("link", "del", name)
+
+
+@pytest.mark.parametrize(
+    ("pool", "way"),
+    [
+        (5, ("10.30.200.2", "tunl0", "bird", True)),
+        (7, ("10.30.200.2", "eth0", "bird", False)),
+        (8, ("10.30.200.2", "eth0", "bird", False)),
+    ],
+    ids=["ipip", "cross-subnet", "none"],
+)
+def test_borrowed_address_leads_to_the_borrower_as_long_as_the_pod_is_there(
+    speakers: dict[str, Speaker], pool: int, way: tuple[str, str, str, bool]
+) -> None:
+    one, two, three = speakers["n1"], speakers["n2"], speakers["n3"]
+    address = N(f"10.{pool}.1.9/32")  # of n1's block
+    with local_pod(two.machine, str(address)):
+        assert next_hop(wait_for_route(one, address)) == way
+        wait_for_route(three, address)
+        (blackhole,) = one.kernel(block(pool, 1))
+        assert blackhole["type"] == "blackhole"
+        (local,) = two.kernel(address)
+        assert (local["dev"], local["protocol"]) == ("cali0123456789a", "80")
+    eventually("withdrawal", lambda: not one.kernel(address) and not three.kernel(address))
+
+
+def test_other_pods_get_no_route_of_their_own_at_the_peers(speakers: dict[str, Speaker]) -> None:
+    one, two = speakers["n1"], speakers["n2"]
+    own_block, vxlan, not_exported, no_pool, witness = (
+        N(address) for address in ("10.5.2.9", "10.6.1.9", "10.9.1.9", "10.99.1.9", "10.8.1.9")
+    )
+    with contextlib.ExitStack() as pods:
+        for number, address in enumerate((own_block, vxlan, not_exported, no_pool, witness)):
+            pods.enter_context(local_pod(two.machine, str(address), f"cali0000000000{number}"))
+        wait_for_route(one, witness)  # by then BIRD has read the others, too
+        announced = two.control.exported(protocol_name(IPv4Address("10.30.200.1")))
+        # The peers' agents route VXLAN; BGP carries all the same.
+        assert {address for address in announced if address.prefixlen == 32} == {vxlan, witness}
+        assert not any(one.kernel(address) for address in (own_block, vxlan, not_exported, no_pool))
+    eventually("withdrawal", lambda: not one.kernel(witness))
+
+
 def test_killed_bird_and_its_restart_lose_no_route_on_either_side(speakers: dict[str, Speaker]) -> None:
     one, two = speakers["n1"], speakers["n2"]
     wait_for_route(two, block(5, 1))

@@ -9,9 +9,12 @@ from typing import Any
 
 from tests.components import apiserver
 from tests.components.apiserver import ApiServer
+from tests.components.proxy import Proxy, proxy_to
 from tests.integration.dataplane.namespaces import Namespace, namespaces
 from tortie.cni import installer
-from tortie.cni.plugin import WorkloadDataplane
+from tortie.cni.cluster import Watched
+from tortie.cni.guard import EndpointPolicy
+from tortie.cni.interfaces import WorkloadDataplane
 from tortie.cni.server import CNIServer
 from tortie.dataplane import netns
 from tortie.datastore.interface import Datastore
@@ -48,8 +51,12 @@ class TestNode:
         self.datastore = datastore
         self.allocator = Allocator(datastore, NODE)
         self.workloads: WorkloadDataplane | None = None
+        self.policy: EndpointPolicy | None = None
+        self.watched: Watched | None = None
+        self.limited = ""
         self.journal = directory / "journal"
         self.api: ApiServer | None = None
+        self.proxy: Proxy | None = None
         self._server: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -62,6 +69,10 @@ class TestNode:
             allocator=self.allocator,
             default_mtu=lambda: MTU,
             workloads=self.workloads,
+            policy=self.policy,
+            watched=self.watched,
+            limited=lambda: self.limited,
+            host_root=Path("/"),
         )
         self._server = asyncio.create_task(server.serve())
         async with asyncio.timeout(10):
@@ -92,6 +103,7 @@ class TestNode:
             "CNI_IFNAME": "eth0",
             "CNI_NETNS": netns,
             "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod}" if pod else "",
+            "CNI_PATH": "/usr/lib/cni",
             "TORTIE_CNI_SOCKET": str(self.directory / "cni.sock"),
             "TORTIE_CNI_JOURNAL": str(self.journal),
         }
@@ -122,6 +134,20 @@ class TestNode:
         blocks = (await self.datastore.list(IPAMBlock)).items
         return sum(item is not None for block in blocks for item in block.spec.allocations)
 
+    async def annotated(self, pod: str, expected: dict[str, str]) -> None:
+        """Wait until the pod has these annotations, and no others."""
+        held: dict[str, str] = {}
+        for _ in range(1500):
+            held = (await self.datastore.get(Pod, pod, "default")).metadata.annotations
+            if held == expected:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"pod {pod} has annotations {held}, not {expected}")
+
+    async def idle(self) -> None:
+        """Wait until every DEL that was answered is finished."""
+        await eventually(lambda: self.journalled() == [])
+
     def journalled(self) -> Sequence[str]:
         """Entries of the journal."""
         return sorted(path.name for path in self.journal.glob("*")) if self.journal.exists() else []
@@ -140,7 +166,9 @@ async def populate(datastore: Datastore) -> None:
 
 
 @asynccontextmanager
-async def running(directory: Path, *, real_api_server: bool = False) -> AsyncIterator[TestNode]:
+async def running(
+    directory: Path, *, real_api_server: bool = False, proxied: bool = False, shim: Path = installer.FAST_SHIM
+) -> AsyncIterator[TestNode]:
     """A node with its server running; this thread is in the host's namespace meanwhile."""
     async with AsyncExitStack() as stack:
         (host,) = stack.enter_context(namespaces(1))
@@ -150,15 +178,27 @@ async def running(directory: Path, *, real_api_server: bool = False) -> AsyncIte
         stack.enter_context(netns.entered(host.fd))
         store: Datastore = MemoryDatastore()
         api: ApiServer | None = None
+        proxy: Proxy | None = None
         if real_api_server:
             (directory / "api").mkdir()
             prefix = ("ip", "netns", "exec", host.name)
             api = stack.enter_context(apiserver.running(directory / "api", address=ADDRESS, prefix=prefix))
-            store = await stack.enter_async_context(await connect(api.kubeconfig))
-        await populate(store)
+            direct = await stack.enter_async_context(await connect(api.kubeconfig))
+            await populate(direct)
+            kubeconfig = api.kubeconfig
+            if proxied:
+                proxy = await stack.enter_async_context(proxy_to(api.port, ADDRESS))
+                text = kubeconfig.read_text().replace(api.url, f"https://127.0.0.1:{proxy.port}")
+                kubeconfig = directory / "kubeconfig"
+                kubeconfig.write_text(text)
+            store = await stack.enter_async_context(await connect(kubeconfig))
+        else:
+            await populate(store)
         node = TestNode(directory, host, store)
-        node.api = api
-        chosen = installer.Settings(bin_dir=directory / "bin", skip_binaries=frozenset(installer.PLUGINS))
+        node.api, node.proxy = api, proxy
+        chosen = installer.Settings(
+            bin_dir=directory / "bin", skip_binaries=frozenset(installer.PLUGINS), shim=shim
+        )
         installer.install_binaries(chosen)
         await node.start()
         stack.push_async_callback(node.stop)

@@ -10,7 +10,8 @@ import pytest
 from tests.integration.dataplane.namespaces import Namespace, namespaces, wire
 from tortie.dataplane import netns
 from tortie.dataplane.apply import ApplyError, Dataplane
-from tortie.dataplane.workload import WorkloadLink, Workloads
+from tortie.dataplane.workload import Workloads
+from tortie.dataplane.workload_link import WorkloadLink
 from tortie.routing.state import IPIPTunnel, Masquerade, NodeState, Route, VXLANPeer, VXLANTunnel
 
 pytestmark = pytest.mark.root
@@ -55,8 +56,9 @@ def test_pods_of_two_nodes_reach_each_other_through_vxlan_with_the_full_mtu(node
         for me, (node, pod) in enumerate(zip(nodes, pods, strict=True)):
             apply(node, vxlan_state(me))
             with netns.entered(node.fd):
+                address = VTEPS[me] + 5
                 Workloads().add(
-                    WorkloadLink("cali0", pod.fd, "eth0", VTEPS[me] + 5, mtu=1450, owner=f"container-{me}")
+                    WorkloadLink("cali0", pod.fd, "eth0", (address,), mtu=1450, owner=f"container-{me}")
                 )
         for pod, far in zip(pods, reversed(VTEPS), strict=True):
             assert pod.reaches(str(far + 5))

@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,8 @@ import pytest
 from tests.integration.dataplane.namespaces import Namespace, namespaces
 from tortie.dataplane import netns
 from tortie.dataplane.netlink import DataplaneError, Socket
-from tortie.dataplane.workload import Departure, InterfaceExistsError, WorkloadLink, Workloads, _create
+from tortie.dataplane.workload import InterfaceExistsError, Workloads, _create
+from tortie.dataplane.workload_link import Departure, WorkloadLink
 
 pytestmark = pytest.mark.root
 
@@ -35,7 +36,17 @@ def link(pod: Namespace, number: int = 1, **changes: str) -> WorkloadLink:
     name = changes.get("host_name", f"cali{number}")
     owner = changes.get("owner", f"container{number}")
     ifname = changes.get("ifname", "eth0")
-    return WorkloadLink(name, pod.fd, ifname, IPv4Address("10.5.0.0") + number, 1440, owner)
+    return WorkloadLink(name, pod.fd, ifname, (IPv4Address("10.5.0.0") + number,), 1440, owner, "net")
+
+
+def both_families(pod: Namespace, number: int = 1) -> WorkloadLink:
+    wanted = link(pod, number)
+    return replace(wanted, addresses=(*wanted.addresses, IPv6Address("fd00:5::") + number))
+
+
+def remove(*departures: Departure) -> None:
+    Workloads().detach(departures)
+    Workloads().bury()
 
 
 def test_two_pods_reach_each_other_and_the_host_without_a_bridge(place: Place) -> None:
@@ -54,7 +65,7 @@ def test_both_ends_are_as_promised(place: Place) -> None:
     (outer,), (inner,) = host.json("link", "show", "cali1"), pod.json("addr", "show", "eth0")
     assert (outer["address"], outer["ifalias"], outer["mtu"]) == (
         "ee:ee:ee:ee:ee:ee",
-        "container1/eth0",
+        "container1/eth0/net",
         1440,
     )
     assert (ends.host_index, ends.mac, ends.index) == (outer["ifindex"], inner["address"], inner["ifindex"])
@@ -135,7 +146,7 @@ def test_an_address_that_somebody_else_routes_is_refused_and_nothing_is_left(pla
 def test_a_route_that_a_dead_pod_left_gives_way(place: Place) -> None:
     host, old, new = place
     Workloads().add(link(old, 1))
-    Workloads().add(replace(link(new, 2), address=IPv4Address("10.5.0.1")))
+    Workloads().add(replace(link(new, 2), addresses=(IPv4Address("10.5.0.1"),)))
     (route,) = host.json("route")
     assert route["dev"] == "cali2"
     assert new.reaches("169.254.1.1") is False  # nobody has that address; it is a next hop only
@@ -156,7 +167,7 @@ def test_a_failure_inside_the_pod_takes_the_host_end_away(place: Place) -> None:
 def test_a_namespace_that_is_none_is_refused(place: Place) -> None:
     host, _, _ = place
     with Path(os.devnull).open() as file, pytest.raises(OSError, match="not a network namespace"):
-        Workloads().add(WorkloadLink("cali1", file.fileno(), "eth0", IPv4Address("10.5.0.1"), 1440, "c"))
+        Workloads().add(WorkloadLink("cali1", file.fileno(), "eth0", (IPv4Address("10.5.0.1"),), 1440, "c"))
     assert host.devices() == []
 
 
@@ -178,17 +189,18 @@ def test_del_removes_a_half_made_interface(place: Place) -> None:
     host, pod, _ = place
     with Socket() as sock:
         sock.request(_create(link(pod)))
-    Workloads().delete([Departure("cali1", "container1", "eth0")])
+    remove(Departure("cali1", "container1", "eth0", "net"))
     assert host.devices() == []
 
 
 def test_del_is_repeatable_and_spares_the_successor(place: Place) -> None:
     host, pod, _ = place
     Workloads().add(link(pod, owner="new"))
-    Workloads().delete([Departure("cali1", "old", "eth0")])
+    assert Workloads().detach([Departure("cali1", "old", "eth0", "net")]) == {"cali1"}
+    Workloads().bury()
     assert host.devices() == ["cali1"]
     for _ in range(2):
-        Workloads().delete([Departure("cali1", "new", "eth0")])
+        remove(Departure("cali1", "new", "eth0", "net"))
     assert host.devices() == []
     assert pod.devices() == []
     assert host.json("route") == []
@@ -199,8 +211,8 @@ def test_many_interfaces_leave_together_and_no_other_goes(place: Place) -> None:
     with namespaces(8) as pods:
         for number, pod in enumerate(pods, 1):
             Workloads().add(link(pod, number))
-        leaving = [Departure(f"cali{number}", f"container{number}", "eth0") for number in range(1, 8)]
-        Workloads().delete([*leaving, Departure("cali99", "container99", "eth0")])
+        leaving = [Departure(f"cali{number}", f"container{number}", "eth0", "net") for number in range(1, 8)]
+        remove(*leaving, Departure("cali99", "container99", "eth0", "net"))
         assert host.devices() == ["cali8"]
         assert Workloads().check(link(pods[7], 8)) == []
 
@@ -222,3 +234,85 @@ def test_check_names_everything_that_is_wrong(place: Place) -> None:
     ):
         namespace.ip(*tampering)
         assert any(finding in problem for problem in Workloads().check(wanted)), tampering
+
+
+def test_a_pod_of_both_families_is_reached_over_both_at_once(place: Place) -> None:
+    host, first, second = place
+    host.ip("addr", "add", "fd00:9::1/128", "dev", "lo", "nodad")
+    host.exec("sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=1")
+    first.exec("sysctl", "-q", "-w", "net.ipv6.conf.all.disable_ipv6=1")
+    Workloads().add(both_families(first, 1))
+    Workloads().add(both_families(second, 2))
+    for address in ("fd00:5::2", "fd00:9::1", "10.5.0.2"):
+        assert first.reaches(address, size=1200)
+    assert host.reaches("fd00:5::1")
+    assert Workloads().check(both_families(first, 1)) == []
+    assert Workloads().add(both_families(first, 1)).host_name == "cali1"
+    (route,) = first.json("-6", "route", "show", "default")
+    assert (route["gateway"], route["dev"]) == ("fe80::ecee:eeff:feee:eeee", "eth0")
+    for name, value in (("proxy_ndp", 1), ("accept_ra", 0), ("accept_dad", 0), ("forwarding", 1)):
+        assert host.exec("cat", f"/proc/sys/net/ipv6/conf/cali1/{name}") == f"{value}\n"
+    remove(Departure("cali1", "container1", "eth0", "net"), Departure("cali2", "container2", "eth0", "net"))
+    assert host.devices() == []
+    assert [item for item in host.json("-6", "route") if item["dst"].startswith("fd00:5")] == []
+
+
+def test_nothing_waits_for_address_resolution(place: Place) -> None:
+    host, pod, _ = place
+    ends = Workloads().add(both_families(pod))
+    entries = {(item["dst"], item["lladdr"]) for item in host.json("neigh", "show", "nud", "permanent")}
+    assert entries == {("10.5.0.1", ends.mac), ("fd00:5::1", ends.mac)}
+    (inner,) = pod.json("-6", "addr", "show", "eth0")
+    usable = ["tentative" not in item for item in inner["addr_info"] if item["scope"] == "global"]
+    assert usable == [True]
+
+
+def test_check_names_what_is_wrong_with_ipv6(place: Place) -> None:
+    host, pod, _ = place
+    wanted = both_families(pod)
+    Workloads().add(wanted)
+    for namespace, tampering, finding in (
+        (host, ("-6", "route", "del", "fd00:5::1/128"), "the node has no route fd00:5::1/128"),
+        (pod, ("-6", "route", "del", "default"), "the container has no route ::/0"),
+        (pod, ("neigh", "del", "fe80::ecee:eeff:feee:eeee", "dev", "eth0"), "no permanent neighbour fe80::"),
+        (pod, ("addr", "del", "fd00:5::1/128", "dev", "eth0"), "eth0 has addresses 10.5.0.1/32, not only"),
+    ):
+        namespace.ip(*tampering)
+        assert any(finding in problem for problem in Workloads().check(wanted)), tampering
+
+
+def test_other_destinations_replace_the_default_route(place: Place) -> None:
+    _, pod, _ = place
+    Workloads().add(replace(link(pod), routes=(IPv4Network("10.0.0.0/8"),)))
+    assert {route["dst"] for route in pod.json("route")} == {"169.254.1.1", "10.0.0.0/8"}
+
+
+def test_a_detached_interface_answers_no_more_and_frees_its_name_at_once(place: Place) -> None:
+    host, pod, successor = place
+    Workloads().add(link(pod))
+    assert Workloads().detach([Departure("cali1", "container1", "eth0", "net")]) == set()
+    assert host.json("route") == []
+    assert not any(name == "cali1" for name in host.devices())
+    assert Workloads().standing() == []
+    Workloads().add(link(successor, owner="next"))
+    assert [item.owner for item in Workloads().standing()] == ["next"]
+    Workloads().bury()
+    assert host.devices() == ["cali1"]
+    assert pod.devices() == []
+    assert Workloads().check(link(successor, owner="next")) == []
+
+
+def test_a_container_may_have_its_interface_again_before_the_old_one_is_buried(place: Place) -> None:
+    host, pod, _ = place
+    Workloads().add(link(pod))
+    Workloads().detach([Departure("cali1", "container1", "eth0", "net")])
+    Workloads().add(link(pod))
+    assert Workloads().check(link(pod)) == []
+    assert host.devices() == ["cali1"]
+
+
+def test_queues_are_those_that_were_asked_for(place: Place) -> None:
+    host, pod, _ = place
+    Workloads().add(replace(link(pod), queues=3))
+    (outer,) = host.json("link", "show", "cali1")
+    assert (outer["num_tx_queues"], outer["num_rx_queues"]) == (3, 3)

@@ -1,12 +1,13 @@
-"""The same assertions on the backend in memory and on a real API server."""
+"""The contract of the datastore: the same assertions on memory, a real API server and a real etcd."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import msgspec
 import pytest
 
+from tortie.datastore import codec, deletion
 from tortie.datastore.interface import (
     AlreadyExistsError,
     ConflictError,
@@ -15,8 +16,7 @@ from tortie.datastore.interface import (
     InvalidError,
     NotFoundError,
 )
-from tortie.datastore.kubernetes import connect
-from tortie.datastore.memory import MemoryDatastore
+from tortie.model.policies import NetworkPolicy, NetworkSet, Rule
 from tortie.model.resources import (
     BGPConfiguration,
     BGPConfigurationSpec,
@@ -30,17 +30,6 @@ from tortie.model.resources import (
     Node,
     Resource,
 )
-
-
-@pytest.fixture(params=["memory", "kubernetes"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Datastore]:
-    if request.param == "memory":
-        yield MemoryDatastore()
-        return
-    server = request.getfixturevalue("apiserver")
-    await asyncio.to_thread(server.reset)
-    async with await connect(server.kubeconfig) as client:
-        yield client
 
 
 def pool(name: str = "p", cidr: str = "10.5.0.0/16") -> IPPool:
@@ -290,3 +279,144 @@ async def test_object_written_back_by_patch_keeps_fields_we_do_not_know(store: D
     await store.patch(BGPConfiguration, "default", {"spec": {"nodeMeshMaxRestartTime": "120s"}})
     patched = await store.patch(BGPConfiguration, "default", {"spec": {"listenPort": 1179}})
     assert (patched.spec.as_number, patched.spec.listen_port) == (64513, 1179)
+
+
+# --- documents that others wrote -------------------------------------------------------------------
+
+
+def written_by_calico(kind: type[Resource], document: dict[str, Any]) -> Resource:
+    """The object as a reader has it, not stored yet."""
+    return codec.decode(kind, msgspec.json.encode(document))
+
+
+POOL_DOCUMENT: dict[str, Any] = {
+    "apiVersion": "crd.projectcalico.org/v1",
+    "kind": "IPPool",
+    "metadata": {"name": "p", "finalizers": ["example.org/mine"]},
+    "spec": {
+        "cidr": "10.5.0.0/16",
+        "ipipMode": "Never",
+        "natOutgoing": True,
+        "future": {"setting": [1, {"deep": True}]},
+    },
+}
+
+
+async def test_update_of_one_field_keeps_every_field_that_is_not_typed(store: Datastore) -> None:
+    await store.create(written_by_calico(IPPool, POOL_DOCUMENT))
+    stored = await store.get(IPPool, "p")
+    spec = msgspec.structs.replace(stored.spec, disabled=True)
+    await store.update(msgspec.structs.replace(stored, spec=spec))
+    document = msgspec.json.decode((await store.get(IPPool, "p")).document)
+    assert document["spec"] == {**POOL_DOCUMENT["spec"], "disabled": True}
+    assert document["metadata"]["finalizers"] == ["example.org/mine"]
+    await store.patch(IPPool, "p", {"metadata": {"finalizers": None}})
+
+
+async def test_unknown_fields_inside_lists_survive_a_change_beside_them(store: Datastore) -> None:
+    rules = [
+        {"action": "Allow", "future": 1},
+        {"action": "Deny", "source": {"nets": ["10.0.0.0/8"], "new": 2}},
+    ]
+    document = {"metadata": {"name": "p", "namespace": "default"}, "spec": {"order": 10, "ingress": rules}}
+    await store.create(written_by_calico(NetworkPolicy, document))
+    stored = await store.get(NetworkPolicy, "p", "default")
+    stored.spec.ingress.insert(0, Rule(action="Log"))
+    stored.spec.ingress[2].source.nets.append("10.9.0.0/16")
+    updated = await store.update(stored)
+    ingress = msgspec.json.decode(updated.document)["spec"]["ingress"]
+    assert ingress[1] == rules[0]
+    assert [rule["action"] for rule in ingress] == ["Log", "Allow", "Deny"]
+
+
+async def test_labels_are_found_and_changed_where_calico_keeps_them(store: Datastore) -> None:
+    folded = '{"creationTimestamp":null,"labels":{"app":"x","tier":"1"},"annotations":{"note":"y"}}'
+    metadata = {
+        "name": "p",
+        "labels": {"projectcalico.org/kept": "2"},
+        "annotations": {"projectcalico.org/metadata": folded},
+    }
+    await store.create(written_by_calico(IPPool, {"metadata": metadata, "spec": POOL_DOCUMENT["spec"]}))
+    stored = await store.get(IPPool, "p")
+    assert stored.metadata.labels == {"projectcalico.org/kept": "2", "app": "x", "tier": "1"}
+    stored.metadata.labels["app"] = "changed"
+    del stored.metadata.labels["tier"]
+    await store.update(stored)
+    assert (await store.get(IPPool, "p")).metadata.labels == {"projectcalico.org/kept": "2", "app": "changed"}
+    patch = {"metadata": {"labels": {"app": None, "new": "z"}, "annotations": {"note": "w"}}}
+    patched = await store.patch(IPPool, "p", patch)
+    assert patched.metadata.labels == {"projectcalico.org/kept": "2", "new": "z"}
+    assert patched.metadata.annotations["note"] == "w"
+    assert (await store.get(IPPool, "p")).metadata == patched.metadata
+
+
+async def test_patch_of_labels_with_a_stale_version_is_a_conflict(store: Datastore) -> None:
+    metadata = {"name": "p", "annotations": {"projectcalico.org/metadata": '{"labels":{"app":"x"}}'}}
+    old = await store.create(written_by_calico(IPPool, {"metadata": metadata, "spec": POOL_DOCUMENT["spec"]}))
+    await store.patch(IPPool, "p", {"spec": {"disabled": True}})
+    stale = {"resourceVersion": old.metadata.resource_version, "labels": {"app": "y"}}
+    with pytest.raises(ConflictError):
+        await store.patch(IPPool, "p", {"metadata": stale})
+
+
+# --- deletion in two steps -------------------------------------------------------------------------
+
+
+async def test_object_that_somebody_began_to_delete_is_gone_for_readers(store: Datastore) -> None:
+    await store.create(handle("kept", a=1))
+    stored = await store.create(handle("h", a=1))
+    version = (await store.list(IPAMHandle)).resource_version
+    await store.update(deletion.marked(stored))
+    assert [item.metadata.name for item in (await store.list(IPAMHandle)).items] == ["kept"]
+    with pytest.raises(NotFoundError):
+        await store.get(IPAMHandle, "h")
+    async with asyncio.timeout(30), aclosing(store.watch(IPAMHandle, version)) as stream:
+        event = await anext(stream)
+    assert (event.type, event.object.metadata.name) == ("deleted", "h")
+
+
+async def test_name_of_an_object_that_somebody_began_to_delete_can_be_taken(store: Datastore) -> None:
+    old = await store.create(handle("h", a=1))
+    await store.update(deletion.marked(old))
+    new = await store.create(handle("h", b=2))
+    assert new.metadata.uid != old.metadata.uid
+    assert (await store.get(IPAMHandle, "h")).spec.block == {"b": 2}
+
+
+async def test_deletion_is_reported_once(store: Datastore) -> None:
+    stored = await store.create(handle("h", a=1))
+    version = (await store.list(IPAMHandle)).resource_version
+    await store.delete(stored)
+    await store.create(handle("h", b=2))
+    events: list[str] = []
+    async with asyncio.timeout(30), aclosing(store.watch(IPAMHandle, version)) as stream:
+        async for event in stream:
+            events.append(event.type)
+            if event.type == "added":
+                break
+    assert events == ["deleted", "added"]
+
+
+# --- every kind --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [NetworkPolicy, NetworkSet], ids=lambda kind: kind.__name__)
+async def test_namespaces_hold_objects_of_the_same_name(
+    store: Datastore, kind: type[NetworkPolicy | NetworkSet]
+) -> None:
+    for namespace in ("default", "kube-system"):
+        await store.create(kind(metadata=Metadata(name="same", namespace=namespace)))
+    everywhere = (await store.list(kind)).items
+    assert [item.metadata.namespace for item in everywhere] == ["default", "kube-system"]
+    one = (await store.list(kind, namespace="kube-system")).items
+    assert [item.metadata.namespace for item in one] == ["kube-system"]
+    await store.delete(one[0])
+    assert len((await store.list(kind)).items) == 1
+
+
+async def test_list_of_more_than_a_page_is_complete(store: Datastore) -> None:
+    names = [f"h{number:04}" for number in range(1201)]
+    for start in range(0, len(names), 50):
+        await asyncio.gather(*(store.create(handle(name, a=1)) for name in names[start : start + 50]))
+    listing = await store.list(IPAMHandle)
+    assert [item.metadata.name for item in listing.items] == names

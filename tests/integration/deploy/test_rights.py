@@ -7,6 +7,7 @@ import pytest
 from tests.integration.deploy.conftest import ROOT, Cluster
 
 NODE = "system:serviceaccount:kube-system:calico-node"
+CONTROLLERS = "system:serviceaccount:kube-system:calico-kube-controllers"
 PLUGIN = "system:serviceaccount:kube-system:calico-cni-plugin"
 CALICO = "crd.projectcalico.org"
 READ = ("get", "list", "watch")
@@ -21,7 +22,11 @@ NODE_RIGHTS: dict[tuple[str, str, str], tuple[str, ...]] = {
     ("", "namespaces", ""): READ,
     ("", "secrets", ""): (),
     ("", "configmaps", ""): (),
-    ("", "serviceaccounts", ""): (),
+    ("", "serviceaccounts", ""): READ,
+    ("", "services", ""): READ,
+    ("", "endpoints", ""): (),
+    ("discovery.k8s.io", "endpointslices", ""): READ,
+    ("networking.k8s.io", "networkpolicies", ""): READ,
     ("apps", "daemonsets", ""): (),
     ("rbac.authorization.k8s.io", "clusterroles", ""): (),
     ("apiextensions.k8s.io", "customresourcedefinitions", ""): (),
@@ -33,7 +38,18 @@ NODE_RIGHTS: dict[tuple[str, str, str], tuple[str, ...]] = {
     (CALICO, "clusterinformations", ""): (*READ, "create", "patch"),
     (CALICO, "bgpconfigurations", ""): READ,
     (CALICO, "bgppeers", ""): (),
-    (CALICO, "felixconfigurations", ""): (),
+    (CALICO, "felixconfigurations", ""): READ,
+    (CALICO, "ipreservations", ""): READ,
+    (CALICO, "networkpolicies", ""): READ,
+    (CALICO, "globalnetworkpolicies", ""): READ,
+    (CALICO, "stagednetworkpolicies", ""): READ,
+    (CALICO, "stagedglobalnetworkpolicies", ""): READ,
+    (CALICO, "stagedkubernetesnetworkpolicies", ""): READ,
+    (CALICO, "tiers", ""): READ,
+    (CALICO, "hostendpoints", ""): READ,
+    (CALICO, "networksets", ""): READ,
+    (CALICO, "globalnetworksets", ""): READ,
+    (CALICO, "kubecontrollersconfigurations", ""): (),
 }
 PLUGIN_RIGHTS: dict[tuple[str, str, str], tuple[str, ...]] = {
     **dict.fromkeys(NODE_RIGHTS, ()),
@@ -41,6 +57,19 @@ PLUGIN_RIGHTS: dict[tuple[str, str, str], tuple[str, ...]] = {
     ("", "pods", ""): ("get",),
     ("", "namespaces", ""): ("get",),
     (CALICO, "clusterinformations", ""): ("get",),
+}
+IPAM_WRITE = (*READ, "create", "update", "delete")
+CONTROLLERS_RIGHTS: dict[tuple[str, str, str], tuple[str, ...]] = {
+    **dict.fromkeys(NODE_RIGHTS, ()),
+    ("", "nodes", ""): READ,
+    ("", "pods", ""): READ,
+    (CALICO, "ippools", ""): READ,
+    (CALICO, "ipamconfigs", ""): READ,
+    (CALICO, "ipreservations", ""): READ,
+    (CALICO, "blockaffinities", ""): IPAM_WRITE,
+    (CALICO, "ipamblocks", ""): IPAM_WRITE,
+    (CALICO, "ipamhandles", ""): IPAM_WRITE,
+    (CALICO, "kubecontrollersconfigurations", ""): (*READ, "patch"),
 }
 
 
@@ -84,6 +113,11 @@ def test_calico_node_has_exactly_these_verbs(installed: Cluster, where: tuple[st
 @pytest.mark.parametrize("where", sorted(PLUGIN_RIGHTS), ids="/".join)
 def test_cni_plugin_has_exactly_these_verbs(installed: Cluster, where: tuple[str, str, str]) -> None:
     assert sorted(verbs(installed, PLUGIN, where)) == sorted(PLUGIN_RIGHTS[where])
+
+
+@pytest.mark.parametrize("where", sorted(CONTROLLERS_RIGHTS), ids="/".join)
+def test_controllers_have_exactly_these_verbs(installed: Cluster, where: tuple[str, str, str]) -> None:
+    assert sorted(verbs(installed, CONTROLLERS, where)) == sorted(CONTROLLERS_RIGHTS[where])
 
 
 @pytest.mark.parametrize(

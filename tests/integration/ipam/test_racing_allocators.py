@@ -1,6 +1,8 @@
 """Allocators of several nodes and processes at work on one real API server."""
 
 import asyncio
+import contextlib
+import random
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,9 +11,14 @@ from tests.components import ipam_audit as audit
 from tests.components.apiserver import ApiServer
 from tests.components.proxy import proxy_to
 from tortie.datastore.config import ClusterConfig, from_kubeconfig
-from tortie.datastore.interface import UnavailableError
+from tortie.datastore.interface import ConflictError, UnavailableError
 from tortie.datastore.kubernetes import KubernetesDatastore, connect
-from tortie.ipam.allocator import Allocator, NoAddressError
+from tortie.ipam import block as blocks
+from tortie.ipam.allocator import Allocator
+from tortie.ipam.claims import Claims
+from tortie.ipam.errors import NoAddressError
+from tortie.ipam.releases import utc_now
+from tortie.ipam.request import Address, AddressRequest
 from tortie.model.resources import BlockAffinity, IPAMBlock, IPAMHandle
 
 
@@ -29,7 +36,7 @@ async def test_nodes_that_start_together_get_blocks_and_addresses_of_their_own(
     nodes = [Allocator(store, f"n{n}") for n, store in enumerate([datastore, second] * 3)]
     await asyncio.gather(*(node.reconcile_affinities() for node in nodes))
     wanted = [
-        node.assign(handle_id=f"net.{n}-{number}", attributes={"node": f"n{n}"})
+        audit.assign(node, f"net.{n}-{number}", {"node": f"n{n}"})
         for number in range(20)
         for n, node in enumerate(nodes)
     ]
@@ -46,7 +53,7 @@ async def test_two_processes_of_one_node_share_its_blocks(
     await datastore.create(audit.pool("10.5.0.0/24", 28))
     old, new = Allocator(datastore, "n1"), Allocator(second, "n1")
     wanted = [
-        allocator.assign(handle_id=f"net.{n}-{name}", attributes={})
+        audit.assign(allocator, f"net.{n}-{name}")
         for n in range(16)
         for name, allocator in (("old", old), ("new", new))
     ]
@@ -65,7 +72,7 @@ async def test_small_pool_is_used_to_the_last_address_and_comes_back_whole(
         (node, f"net.{n}-{number}") for number in range(6) for n, node in enumerate(nodes)
     ]  # 18 for 16 addresses
     results = await asyncio.gather(
-        *(node.assign(handle_id=handle, attributes={}) for node, handle in wanted), return_exceptions=True
+        *(audit.assign(node, handle) for node, handle in wanted), return_exceptions=True
     )
     refused = [result for result in results if isinstance(result, BaseException)]
     assert len(refused) == 2
@@ -96,8 +103,8 @@ async def test_connections_cut_in_mid_request_leak_nothing(
             for number in range(30):
                 handle = f"net.{number}"
                 try:
-                    first = await allocator.assign(handle_id=handle, attributes={})
-                    assert await allocator.assign(handle_id=handle, attributes={}) == first
+                    first = await audit.assign(allocator, handle)
+                    assert await audit.assign(allocator, handle) == first
                 except UnavailableError:
                     continue
             cutting.cancel()
@@ -109,3 +116,69 @@ async def test_connections_cut_in_mid_request_leak_nothing(
         await survivor.release_handle(f"net.{number}")
     assert await audit.holders(datastore) == {}
     assert (await datastore.list(IPAMHandle)).items == []
+
+
+async def test_fifty_pods_at_once_share_a_few_writes_of_their_block(
+    datastore: KubernetesDatastore,
+) -> None:
+    await datastore.create(audit.pool("10.5.0.0/24", 26))
+    allocator = Allocator(datastore, "n1")
+    await audit.assign(allocator, "net.0")
+    (before,) = (await datastore.list(IPAMBlock)).items
+    addresses = await asyncio.gather(*(audit.assign(allocator, f"net.{n}") for n in range(1, 51)))
+    assert len(set(addresses)) == 50
+    (after,) = (await datastore.list(IPAMBlock)).items
+    assert after.spec.sequence_number - before.spec.sequence_number == 50
+    await audit.check(datastore)
+
+
+async def test_both_families_are_assigned_and_released_by_many_at_once(
+    datastore: KubernetesDatastore, second: KubernetesDatastore
+) -> None:
+    await datastore.create(audit.pool("10.5.0.0/24", 28))
+    await datastore.create(audit.pool("fd00:5::/64", 124, "six"))
+    nodes = [Allocator(store, f"n{n}") for n, store in enumerate([datastore, second])]
+    wanted = [
+        (node, AddressRequest(f"net.{n}-{number}", {}, families=frozenset({4, 6})))
+        for number in range(20)
+        for n, node in enumerate(nodes)
+    ]
+    taken = await asyncio.gather(*(node.assign(request) for node, request in wanted))
+    assert len({address for pair in taken for address in pair}) == 80
+    await audit.check(datastore)
+    await asyncio.gather(*(node.release_handle(request.handle_id) for node, request in wanted))
+    assert await audit.holders(datastore) == {}
+    assert (await datastore.list(IPAMHandle)).items == []
+
+
+async def test_blocks_are_given_up_while_nodes_use_them(
+    datastore: KubernetesDatastore, second: KubernetesDatastore
+) -> None:
+    await datastore.create(audit.pool("10.5.0.0/26", 30))
+    nodes = [Allocator(store, f"n{n}") for n, store in enumerate([datastore, second])]
+    collecting = Claims(second, "", utc_now, random.Random(1))
+    answered: set[Address] = set()
+    done = asyncio.Event()
+
+    async def give_up_what_is_empty() -> None:
+        while not done.is_set():
+            for block in (await second.list(IPAMBlock)).items:
+                if blocks.is_empty(block):
+                    with contextlib.suppress(ConflictError):
+                        await collecting.give_up(block)
+
+    async def live(node: Allocator, name: str) -> None:
+        for number in range(6):
+            address = await audit.assign(node, f"net.{name}-{number}")
+            assert address not in answered
+            answered.add(address)
+            if number % 2:
+                answered.discard(address)
+                await node.release_handle(f"net.{name}-{number}")
+
+    giving_up = asyncio.create_task(give_up_what_is_empty())
+    await asyncio.gather(*(live(node, f"{n}-{k}") for n, node in enumerate(nodes) for k in range(3)))
+    done.set()
+    await giving_up
+    assert set(await audit.holders(datastore)) == answered
+    await audit.check(datastore)

@@ -1,11 +1,12 @@
 """Readiness by layers, and when BGP counts as ready."""
 
+import asyncio
 from ipaddress import IPv4Address
 
 import pytest
 
 from tortie.agent.bird import BirdState, sessions_problem
-from tortie.agent.health import LIVENESS_LIMIT, Health
+from tortie.agent.health import LIVENESS_LIMIT, Health, wait_alive
 from tortie.bgp.control import BGPPeerStatus
 
 
@@ -27,6 +28,33 @@ async def test_layer_that_fails_later_makes_the_node_unready_and_says_why() -> N
     assert health.problems() == ["dataplane: no such device."]
     health.pass_("dataplane")
     assert health.ready.is_set()
+
+
+async def test_one_stuck_loop_is_enough_to_be_not_alive() -> None:
+    now = [1000.0]
+    health = Health([], clock=lambda: now[0])
+    health.beat("policy")
+    now[0] += LIVENESS_LIMIT
+    health.beat("routes")
+    assert not health.alive()
+    health.beat("policy")
+    assert health.alive()
+
+
+async def test_problems_of_some_layers_leave_the_others_out() -> None:
+    health = Health(["dataplane", "policy", "cni"])
+    health.pass_("dataplane")
+    assert health.problems({"dataplane", "policy"}) == ["policy: not started yet"]
+
+
+async def test_waiting_loop_gives_a_sign_and_says_whether_the_event_came() -> None:
+    event, beats = asyncio.Event(), list[str]()
+    assert not await wait_alive(event, 0.01, lambda: beats.append("beat"))
+    assert beats == ["beat"]
+    asyncio.get_running_loop().call_soon(event.set)
+    assert await wait_alive(event, 60, lambda: beats.append("beat"))
+    assert await wait_alive(event, 0, lambda: beats.append("never"))
+    assert "never" not in beats
 
 
 async def test_agent_without_a_finished_round_for_long_is_not_alive() -> None:

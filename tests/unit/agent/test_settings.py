@@ -37,6 +37,7 @@ def test_everything_can_be_set() -> None:
             "CALICO_IPV4POOL_DISABLE_BGP_EXPORT": "yes",
             "KUBERNETES_SERVICE_HOST": "10.96.0.1",
             "CNI_MTU": "1440",
+            "FELIX_DEFAULTENDPOINTTOHOSTACTION": "DROP",
             "FELIX_ROUTEREFRESHINTERVAL": "30",
             "FELIX_HEALTHPORT": "9199",
             "FELIX_PROMETHEUSMETRICSENABLED": "true",
@@ -60,6 +61,7 @@ def test_everything_can_be_set() -> None:
         disable_bgp_export=True,
     )
     assert (settings.node_name, settings.backend, settings.as_number) == ("n1", "none", 64513)
+    assert settings.endpoint_to_host == "Drop"
     assert (settings.mtu, settings.resync, settings.log_level) == (1440, 30, "DEBUG")
     assert (settings.metrics_enabled, settings.metrics_host, settings.metrics_port) == (
         True,

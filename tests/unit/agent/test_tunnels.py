@@ -7,7 +7,8 @@ import pytest
 from tortie.agent.startup import Identity
 from tortie.agent.tunnels import TunnelAddresses
 from tortie.datastore.memory import MemoryDatastore
-from tortie.ipam.allocator import Allocator, NoAddressError
+from tortie.ipam.allocator import Allocator
+from tortie.ipam.errors import NoAddressError
 from tortie.model.names import vtep_mac
 from tortie.model.nodeinfo import BGPNode
 from tortie.model.resources import IPAMHandle, IPPool, IPPoolSpec, Metadata, Node

@@ -140,10 +140,33 @@ def test_blocks_of_pools_without_export_and_of_no_pool_are_not_announced() -> No
     assert blackholes(render(replace(BASE, pools=pools, blocks=blocks))) == ["10.5.1.0/26"]
 
 
-def test_only_own_blocks_are_exported_and_only_pool_addresses_imported() -> None:
+def test_own_blocks_and_pods_outside_of_them_are_exported_and_only_pool_addresses_imported() -> None:
     text = render(BASE)
-    assert filter_lines(text, "mesh_export") == ['if proto = "own_blocks" then accept;', "reject;"]
+    assert filter_lines(text, "mesh_export") == [
+        'if proto = "own_blocks" then accept;',
+        "if source = RTS_INHERIT && preference = 210 then accept;",
+        "reject;",
+    ]
     assert filter_lines(text, "mesh_import") == ["if net ~ [ 10.5.0.0/16+ ] then accept;", "reject;"]
+
+
+def test_pods_outside_the_own_blocks_are_taken_from_the_kernel_where_their_pool_lets_them() -> None:
+    pools = frozenset({Pool(N("10.0.0.0/8")), Pool(N("10.6.0.0/16"), bgp_export=False)})
+    assert filter_lines(render(replace(BASE, pools=pools)), "kernel_import") == [
+        'if ifname ~ "cali*" && net.len = 32 && !(net ~ [ 10.5.1.0/26+ ]) then {',
+        "if net ~ [ 10.6.0.0/16+ ] then reject;",
+        "if net ~ [ 10.0.0.0/8+ ] then { preference = 210; accept; }",
+        "}",
+        "if net ~ [ 10.6.0.0/16+, 10.0.0.0/8+ ] then reject;",
+        "accept;",
+    ]
+    lines = filter_lines(render(replace(BASE, blocks=frozenset())), "kernel_import")
+    assert lines[0] == 'if ifname ~ "cali*" && net.len = 32 then {'
+
+
+def test_tunnel_address_is_announced_alone_only_when_no_own_block_has_it() -> None:
+    tunnels = frozenset({IPv4Address("10.5.1.7"), IPv4Address("10.5.9.7"), IPv4Address("10.99.0.1")})
+    assert blackholes(render(replace(BASE, tunnels=tunnels))) == ["10.5.1.0/26", "10.5.9.7/32"]
 
 
 def test_without_pools_no_empty_prefix_set_is_written() -> None:

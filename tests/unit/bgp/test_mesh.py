@@ -54,6 +54,12 @@ def test_mesh_switched_off_has_no_peers_but_keeps_blocks() -> None:
     assert config.blocks == {IPv4Network("10.5.1.0/26")}
 
 
+def test_tunnel_addresses_of_the_node_are_passed_on() -> None:
+    own = replace(OWN, ipip_tunnel=IPv4Address("10.5.1.1"), vxlan_tunnel=IPv4Address("10.5.2.1"))
+    config = mesh_config(own, LINK, CLUSTER, BGPConfigurationSpec()).config
+    assert config.tunnels == {IPv4Address("10.5.1.1"), IPv4Address("10.5.2.1")}
+
+
 def test_node_that_announces_a_taken_address_is_no_peer() -> None:
     twins = (BGPNode("n5", IPv4Interface("10.30.200.1/24")), BGPNode("n6", IPv4Interface("10.30.200.2/24")))
     outcome = mesh_config(OWN, LINK, replace(CLUSTER, nodes=CLUSTER.nodes + twins), BGPConfigurationSpec())

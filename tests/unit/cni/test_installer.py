@@ -1,15 +1,17 @@
 """What the init container puts on the host."""
 
+import asyncio
 import base64
 import json
 import stat
+import tomllib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from tortie.cni import installer, shim
+from tortie.cni import installer
 from tortie.cni.installer import InstallError, Settings
 from tortie.datastore.interface import ForbiddenError
 
@@ -33,6 +35,7 @@ def chosen(tmp_path: Path) -> Settings:
         api_server="https://10.96.0.1:443",
         account_dir=account,
         plugins_dir=plugins,
+        shim=installer.FAST_SHIM,
     )
 
 
@@ -55,7 +58,7 @@ def mode(path: Path) -> int:
 def test_every_plugin_is_installed_executable_and_the_shim_under_both_names(chosen: Settings) -> None:
     assert installer.install_binaries(chosen) == [*installer.SHIM_NAMES, *installer.PLUGINS]
     for name in installer.SHIM_NAMES:
-        assert (chosen.bin_dir / name).read_bytes() == Path(shim.__file__).read_bytes()
+        assert (chosen.bin_dir / name).read_bytes() == installer.FAST_SHIM.read_bytes()
     assert (chosen.bin_dir / "portmap").read_text() == "binary portmap"
     assert {mode(path) for path in chosen.bin_dir.iterdir()} == {0o755}
     assert len(list(chosen.bin_dir.iterdir())) == 6
@@ -194,3 +197,57 @@ def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     with pytest.raises(InstallError, match="cannot write"):
         installer.write_atomically(tmp_path / "plain" / "file", b"x", 0o600)
+
+
+def test_the_shim_is_the_fastest_that_the_host_can_execute(tmp_path: Path) -> None:
+    programs = tmp_path / "usr/bin"
+    programs.mkdir(parents=True)
+    with pytest.raises(InstallError, match="neither /usr/bin/perl nor /usr/bin/python3"):
+        installer.best_shim(tmp_path)
+    (programs / "python3").symlink_to("/etc/alternatives/python3-of-the-host")
+    assert installer.best_shim(tmp_path) == installer.PORTABLE_SHIM
+    (programs / "perl").touch()
+    assert installer.best_shim(tmp_path) == installer.FAST_SHIM
+
+
+def test_without_a_view_of_the_host_the_portable_shim_is_installed(tmp_path: Path) -> None:
+    assert installer.best_shim(Path("/")) == installer.PORTABLE_SHIM
+    assert installer.best_shim(tmp_path / "absent") == installer.PORTABLE_SHIM
+
+
+def test_the_fast_shim_is_part_of_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    files = project["tool"]["setuptools"]["package-data"]["tortie"]
+    assert f"cni/{installer.FAST_SHIM.name}" in files
+    assert installer.FAST_SHIM.is_file()
+
+
+class Counting(Tokens):
+    """Counts what it issues."""
+
+    issued = 0
+
+    async def create_token(self, namespace: str, service_account: str, seconds: int) -> tuple[str, datetime]:
+        self.issued += 1
+        return f"token-{self.issued}", datetime.now(UTC) + timedelta(seconds=seconds)
+
+
+async def test_a_new_token_of_the_pods_own_renews_the_kubeconfig_at_once(chosen: Settings) -> None:
+    """kubelet replaces it, through a link, when the signing key changes."""
+    source = Counting()
+    renewing = asyncio.create_task(installer.renew_loop(chosen, source, poll_seconds=0.01))
+    try:
+        for count in (1, 2, 3):
+            for _ in range(3000):
+                if source.issued == count and f"token-{count}" in chosen.kubeconfig.read_text():
+                    break
+                await asyncio.sleep(0.01)
+            else:
+                pytest.fail("the kubeconfig was not renewed within 30 seconds")
+            assert mode(chosen.kubeconfig) == 0o600
+            draft = chosen.account_dir / "draft"
+            draft.write_text(f"own-token-{count}")
+            draft.rename(chosen.account_dir / "token")
+    finally:
+        renewing.cancel()
+        await asyncio.wait([renewing])

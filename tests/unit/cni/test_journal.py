@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cni.test_config import CONFIG, ENVIRONMENT, payload
+from tests.unit.cni.requests import CONFIG, ENVIRONMENT, payload
 from tortie.cni import config
 from tortie.cni.journal import Journal
 

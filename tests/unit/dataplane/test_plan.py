@@ -164,6 +164,12 @@ def test_a_wrong_route_of_ours_is_replaced_and_a_stale_one_removed() -> None:
     assert steps.routes == (SetRoute(ROUTE, replace=True), DeleteRoute(stale, ""))
 
 
+def test_a_route_of_bird_in_our_routes_place_is_replaced_without_a_gap() -> None:
+    birds = KernelRoute(BLOCK, 2, IPv4Address("10.30.200.9"), RTPROT_BIRD)
+    steps = plan(replace(converged_vxlan(), routes=(birds,)), WANTED)
+    assert steps.routes == (SetRoute(ROUTE, replace=True),)
+
+
 def test_routes_of_bird_and_of_pods_and_of_others_stay() -> None:
     for protocol, index in ((RTPROT_BIRD, 5), (RTPROT_BIRD, 2), (RTPROT_TORTIE, 3), (4, 2), (2, 5)):
         foreign = KernelRoute(IPv4Network("10.5.9.0/26"), index, protocol=protocol, scope=RT_SCOPE_LINK)

@@ -1,13 +1,10 @@
 """What kube_apply concludes from definitions, stored objects and the server's dry run."""
 
 import copy
-import json
 from typing import Any
 
 import pytest
 from ansible_collections.tortie.cluster.plugins.module_utils import kube_apply as core
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def config_map(name: str = "settings", namespace: str = "web", **data: str) -> dict[str, Any]:
@@ -137,27 +134,6 @@ def test_objects_that_need_a_kind_or_namespace_of_the_set_come_later() -> None:
     assert later == [cat(), config_map()]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        json.dumps({"apiVersion": "v1", "kind": "List", "items": [cat(), config_map()]}),
-        json.dumps(cat()) + "\n" + json.dumps(config_map(), indent=4) + "\n",
-    ],
-)
-def test_kubectl_output_is_read_as_list_and_as_stream(text: str) -> None:
-    assert core.parse_objects(text) == keyed(cat(), config_map())
-
-
-def test_no_output_is_no_object() -> None:
-    assert core.parse_objects("\n") == {}
-
-
-@given(st.lists(st.text(alphabet="abc", min_size=1, max_size=4), unique=True))
-def test_list_for_kubectl_holds_every_document(names: list[str]) -> None:
-    documents = [cat(name) for name in names]
-    assert list(core.parse_objects(core.as_list(documents)).values()) == documents
-
-
 POOL = core.Patch(
     definition={
         "apiVersion": "crd.projectcalico.org/v1",
@@ -210,20 +186,28 @@ def test_only_definitions_that_are_not_served_are_waited_for() -> None:
     ]
 
 
-def test_refusal_is_kubectls_reason_without_its_noise() -> None:
-    stderr = "Warning: deprecated\nW0101 12:00 warnings.go\nerror: no such kind\nerror: no such kind\n"
-    assert core.refusal("apply the objects", stderr) == "Cannot apply the objects: no such kind."
-    assert core.refusal("apply the objects", "") == "Cannot apply the objects: kubectl gave no reason."
+def test_refusal_names_object_reason_and_remedy() -> None:
+    assert core.refusal("check the objects", [("Service x", 422, "spec.ports is required")]) == (
+        "Cannot check the objects: Service x: spec.ports is required. Correct the definition."
+    )
+
+
+def test_refusals_of_one_kind_share_their_remedy() -> None:
+    sentence = core.refusal("apply the objects", [("Cat a", 403, "no"), ("Cat b", 403, "no")])
+    assert (
+        sentence == "Cannot apply the objects: Cat a: no; Cat b: no. Give the kubeconfig of an administrator."
+    )
 
 
 @pytest.mark.parametrize(
-    ("stderr", "transient"),
-    [
-        ("The connection to the server 10.0.0.1:6443 was refused - connection refused", True),
-        ("Error from server: etcdserver: leader changed", True),
-        ('Error from server (Forbidden): pods is forbidden: User "x"', False),
-        ("", False),
-    ],
+    ("status", "words"),
+    [(0, "crictl ps"), (401, "check-expiration"), (404, "namespace"), (503, "Run this again")],
 )
-def test_only_a_server_that_is_away_is_asked_again(stderr: str, transient: bool) -> None:
-    assert core.is_transient(stderr) is transient
+def test_every_status_has_a_remedy(status: int, words: str) -> None:
+    assert words in core.refusal("read the objects", [("Cat a", status, "no")]).partition("no. ")[2]
+
+
+def test_kind_is_announced_once_per_served_version() -> None:
+    versions = [{"name": "v1", "served": True}, {"name": "v0", "served": False}, {"name": "v2"}]
+    document = {"spec": {"group": "example.org", "names": {"kind": "Cat"}, "versions": versions}}
+    assert core.kinds_of(document) == [("example.org/v1", "Cat"), ("example.org/v2", "Cat")]

@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from ansible_collections.tortie.cluster.plugins.module_utils.kube_rollout import Obstacle, node_of, obstacles
+from ansible_collections.tortie.cluster.plugins.module_utils.kube_rollout import (
+    Obstacle,
+    deployment_obstacles,
+    node_of,
+    obstacles,
+)
 
 
 def node(name: str, ready: str = "True", message: str = "") -> dict[str, Any]:
@@ -183,3 +188,59 @@ def test_change_that_is_not_rolled_out_is_waited_for() -> None:
     assert reasons(daemonset(available=1), *everything) == [
         "DaemonSet calico-node has 2 updated and 1 available pods on 2 nodes."
     ]
+
+
+def deployment(updated: int = 1, available: int = 1, total: int = 1, observed: int = 2) -> dict[str, Any]:
+    """A Deployment of one pod."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "calico-kube-controllers", "generation": 2},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"k8s-app": "calico-kube-controllers"}}},
+        "status": {
+            "observedGeneration": observed,
+            "replicas": total,
+            "updatedReplicas": updated,
+            "availableReplicas": available,
+        },
+    }
+
+
+def controllers_pod(**status: Any) -> dict[str, Any]:
+    """Its pod, not ready."""
+    made = pod("node-b", False, **status)
+    made["metadata"] = {
+        "name": "calico-kube-controllers-x",
+        "labels": {"k8s-app": "calico-kube-controllers", "pod-template-hash": "1"},
+    }
+    return made
+
+
+def deployment_reasons(*objects: dict[str, Any]) -> list[str]:
+    return [item.sentence() for item in deployment_obstacles("calico-kube-controllers", objects)]
+
+
+def test_complete_deployment_has_no_obstacle() -> None:
+    assert deployment_reasons(deployment(), pod("node-a")) == []
+
+
+def test_missing_or_unseen_deployment_is_said() -> None:
+    assert deployment_reasons() == ["Deployment calico-kube-controllers does not exist."]
+    (sentence,) = deployment_reasons(deployment(observed=1))
+    assert "has not seen the last change of Deployment calico-kube-controllers" in sentence
+
+
+def test_pod_of_a_deployment_says_why_it_is_not_ready() -> None:
+    waiting = {"reason": "ErrImageNeverPull", "message": "no image x"}
+    status = {"name": "calico-kube-controllers", "ready": False, "state": {"waiting": waiting}}
+    failing = controllers_pod(containerStatuses=[status])
+    assert deployment_reasons(deployment(available=0), failing, pod("node-a", False)) == [
+        "Node node-b: pod calico-kube-controllers-x, container calico-kube-controllers is in "
+        "ErrImageNeverPull (no image x)."
+    ]
+
+
+def test_deployment_without_a_pod_or_with_an_old_one_too_many_is_counted() -> None:
+    for state in (deployment(0, 0, 0), deployment(total=2)):
+        (sentence,) = deployment_reasons(state)
+        assert sentence.startswith("Deployment calico-kube-controllers has ")

@@ -71,6 +71,33 @@ def test_image_reaches_every_container(documents: list[dict[str, Any]]) -> None:
     assert images == {"registry.example/tortie:2"}
 
 
+def controllers(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    """The Deployment's pod template."""
+    (found,) = [item for item in documents if item["kind"] == "Deployment"]
+    template: dict[str, Any] = found["spec"]["template"]
+    return template
+
+
+def test_controllers_run_the_same_image_and_roll_out_with_it(documents: list[dict[str, Any]]) -> None:
+    settings = {**SETTINGS, "image": "registry.example/tortie:2", "image_id": "sha256:" + "1" * 64}
+    rendered = manifests.render(documents, settings)
+    node, others = daemonset(rendered), controllers(rendered)
+    assert others["spec"]["containers"][0]["image"] == "registry.example/tortie:2"
+    assert others["metadata"]["annotations"] == node["metadata"]["annotations"]
+    assert others["metadata"]["labels"] == {"k8s-app": "calico-kube-controllers"}
+
+
+def test_controllers_may_run_on_a_control_plane_and_need_no_privilege(
+    documents: list[dict[str, Any]],
+) -> None:
+    pod = controllers(documents)["spec"]
+    for taint in ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"):
+        assert {"key": taint, "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
+    (container,) = pod["containers"]
+    assert container["securityContext"]["runAsNonRoot"] is True
+    assert "volumes" not in pod
+
+
 def test_another_image_id_changes_the_pod_template(documents: list[dict[str, Any]]) -> None:
     first = daemonset(manifests.render(documents, {**SETTINGS, "image_id": "sha256:" + "1" * 64}))
     second = daemonset(manifests.render(documents, {**SETTINGS, "image_id": "sha256:" + "2" * 64}))

@@ -9,7 +9,8 @@ from tests.components import ipam_audit as audit
 from tortie.datastore.interface import NotFoundError, UnavailableError
 from tortie.datastore.memory import Call, CrashError, Fault, MemoryDatastore
 from tortie.ipam import block as blocks
-from tortie.ipam.allocator import Allocator, NoAddressError
+from tortie.ipam.allocator import Allocator
+from tortie.ipam.errors import NoAddressError
 from tortie.model.names import affinity_name
 from tortie.model.resources import (
     BlockAffinity,
@@ -36,7 +37,7 @@ def allocator(store: MemoryDatastore, node: str = "n1") -> Allocator:
 
 async def test_first_address_claims_a_block_for_the_node() -> None:
     store = await store_with()
-    address = await allocator(store).assign(handle_id="net.c1", attributes={"node": "n1", "pod": "web"})
+    address = await audit.assign(allocator(store), "net.c1", {"node": "n1", "pod": "web"})
     (affinity,) = (await store.list(BlockAffinity)).items
     assert affinity.spec.state == "confirmed"
     assert affinity.spec.node == "n1"
@@ -52,15 +53,15 @@ async def test_first_address_claims_a_block_for_the_node() -> None:
 
 async def test_handle_that_holds_an_address_gets_the_same_again() -> None:
     store = await store_with()
-    first = await allocator(store).assign(handle_id="net.c1", attributes={})
-    assert await allocator(store).assign(handle_id="net.c1", attributes={}) == first
+    first = await audit.assign(allocator(store), "net.c1")
+    assert await audit.assign(allocator(store), "net.c1") == first
     assert len(await audit.holders(store)) == 1
 
 
 async def test_addresses_of_one_node_come_from_its_block_until_that_is_full() -> None:
     store = await store_with()
     one = allocator(store)
-    addresses = [await one.assign(handle_id=f"net.{n}", attributes={}) for n in range(17)]
+    addresses = [await audit.assign(one, f"net.{n}") for n in range(17)]
     assert len(set(addresses)) == 17
     assert len((await store.list(IPAMBlock)).items) == 2
     await audit.check(store)
@@ -69,7 +70,7 @@ async def test_addresses_of_one_node_come_from_its_block_until_that_is_full() ->
 async def test_concurrent_requests_of_one_node_get_different_addresses() -> None:
     store = await store_with()
     one = allocator(store)
-    wanted = [one.assign(handle_id=f"net.{n}", attributes={}) for n in range(16)]
+    wanted = [audit.assign(one, f"net.{n}") for n in range(16)]
     assert len(set(await asyncio.gather(*wanted))) == 16
     assert len((await store.list(IPAMBlock)).items) == 1
 
@@ -77,7 +78,7 @@ async def test_concurrent_requests_of_one_node_get_different_addresses() -> None
 async def test_nodes_claim_different_blocks() -> None:
     store = await store_with()
     nodes = [allocator(store, f"n{number}") for number in range(4)]
-    await asyncio.gather(*(node.assign(handle_id=f"net.{n}", attributes={}) for n, node in enumerate(nodes)))
+    await asyncio.gather(*(audit.assign(node, f"net.{n}") for n, node in enumerate(nodes)))
     owners = {block.spec.affinity for block in (await store.list(IPAMBlock)).items}
     assert owners == {"host:n0", "host:n1", "host:n2", "host:n3"}
     await audit.check(store)
@@ -86,7 +87,7 @@ async def test_nodes_claim_different_blocks() -> None:
 async def test_release_frees_the_address_and_forgets_the_handle() -> None:
     store = await store_with()
     one = allocator(store)
-    address = await one.assign(handle_id="net.c1", attributes={})
+    address = await audit.assign(one, "net.c1")
     assert await one.release_handle("net.c1") == [address]
     assert await audit.holders(store) == {}
     assert (await store.list(IPAMHandle)).items == []
@@ -102,9 +103,9 @@ async def test_full_pool_is_refused_with_pools_and_remedy_and_leaves_nothing() -
     store = await store_with("10.5.0.0/30", 30)
     one = allocator(store)
     for n in range(4):
-        await one.assign(handle_id=f"net.{n}", attributes={})
+        await audit.assign(one, f"net.{n}")
     with pytest.raises(NoAddressError, match=r"default \(10\.5\.0\.0/30, blocks of /30\).*Add an IPPool"):
-        await one.assign(handle_id="net.more", attributes={})
+        await audit.assign(one, "net.more")
     assert len((await store.list(IPAMHandle)).items) == 4
 
 
@@ -114,14 +115,14 @@ async def test_no_pool_at_all_is_refused_with_the_reason() -> None:
     manual.spec.assignment_mode = "Manual"
     await store.create(manual)
     with pytest.raises(NoAddressError, match=r"may serve it: none; .*byhand gives addresses only on request"):
-        await allocator(store).assign(handle_id="net.c1", attributes={})
+        await audit.assign(allocator(store), "net.c1")
 
 
 async def test_address_is_borrowed_when_no_block_is_left() -> None:
     store = await store_with("10.5.0.0/30", 30)
     first, second = allocator(store, "n1"), allocator(store, "n2")
-    await first.assign(handle_id="net.1", attributes={})
-    borrowed = await second.assign(handle_id="net.2", attributes={})
+    await audit.assign(first, "net.1")
+    borrowed = await audit.assign(second, "net.2")
     assert borrowed in blocks.holders((await store.list(IPAMBlock)).items[0])
     assert await second.release_handle("net.2") == [borrowed]
     await audit.check(store)
@@ -129,10 +130,10 @@ async def test_address_is_borrowed_when_no_block_is_left() -> None:
 
 async def test_allocator_without_borrowing_says_so_when_no_block_is_left() -> None:
     store = await store_with("10.5.0.0/30", 30)
-    await allocator(store, "n1").assign(handle_id="net.1", attributes={})
+    await audit.assign(allocator(store, "n1"), "net.1")
     second = Allocator(store, "n2", rng=audit.Eager(2), borrowing=False)
     with pytest.raises(NoAddressError, match="not borrowed from other nodes"):
-        await second.assign(handle_id="net.2", attributes={})
+        await audit.assign(second, "net.2")
     await audit.check(store)
 
 
@@ -140,9 +141,9 @@ async def test_strict_affinity_forbids_borrowing() -> None:
     store = await store_with("10.5.0.0/30", 30)
     config = IPAMConfigSpec(strict_affinity=True)
     await store.create(IPAMConfig(metadata=Metadata(name="default"), spec=config))
-    await allocator(store, "n1").assign(handle_id="net.1", attributes={})
+    await audit.assign(allocator(store, "n1"), "net.1")
     with pytest.raises(NoAddressError, match="strictAffinity"):
-        await allocator(store, "n2").assign(handle_id="net.2", attributes={})
+        await audit.assign(allocator(store, "n2"), "net.2")
 
 
 async def test_node_claims_no_more_blocks_than_allowed() -> None:
@@ -151,9 +152,9 @@ async def test_node_claims_no_more_blocks_than_allowed() -> None:
     await store.create(IPAMConfig(metadata=Metadata(name="default"), spec=config))
     one = allocator(store)
     for n in range(8):
-        await one.assign(handle_id=f"net.{n}", attributes={})
+        await audit.assign(one, f"net.{n}")
     with pytest.raises(NoAddressError, match="the limit is 2"):
-        await one.assign(handle_id="net.8", attributes={})
+        await audit.assign(one, "net.8")
 
 
 async def test_node_claims_no_block_when_that_is_switched_off() -> None:
@@ -161,7 +162,7 @@ async def test_node_claims_no_block_when_that_is_switched_off() -> None:
     config = IPAMConfigSpec(strict_affinity=True, auto_allocate_blocks=False)
     await store.create(IPAMConfig(metadata=Metadata(name="default"), spec=config))
     with pytest.raises(NoAddressError, match="autoAllocateBlocks is false"):
-        await allocator(store).assign(handle_id="net.1", attributes={})
+        await audit.assign(allocator(store), "net.1")
     assert (await store.list(BlockAffinity)).items == []
 
 
@@ -172,7 +173,7 @@ async def test_pool_is_chosen_by_the_nodes_labels() -> None:
         selecting.spec.node_selector = f"zone == '{zone}'"
         await store.create(selecting)
     await store.create(Node(metadata=Metadata(name="n1", labels={"zone": "b"})))
-    address = await allocator(store).assign(handle_id="net.1", attributes={})
+    address = await audit.assign(allocator(store), "net.1")
     assert str(address).startswith("10.6.0.")
 
 
@@ -181,29 +182,29 @@ async def test_pool_asked_for_is_used_even_if_it_does_not_select_the_node() -> N
     other = audit.pool("10.6.0.0/26", 28, "other")
     other.spec.node_selector = "has(nothing)"
     await store.create(other)
-    address = await allocator(store).assign(handle_id="net.1", attributes={}, pools=[other])
+    address = await audit.assign(allocator(store), "net.1", pools=["other"])
     assert str(address).startswith("10.6.0.")
 
 
 async def test_block_of_another_size_is_not_overlapped() -> None:
     store = await store_with("10.5.0.0/28", 28)
-    await allocator(store, "n1").assign(handle_id="net.1", attributes={})
+    await audit.assign(allocator(store, "n1"), "net.1")
     await store.delete((await store.list(type(audit.pool("10.5.0.0/28", 30)))).items[0])
     await store.create(audit.pool("10.5.0.0/28", 30))
-    await allocator(store, "n2").assign(handle_id="net.2", attributes={})
+    await audit.assign(allocator(store, "n2"), "net.2")
     await audit.check(store)
 
 
 async def test_block_deleted_by_somebody_is_noticed() -> None:
     store = await store_with()
     one = allocator(store)
-    await one.assign(handle_id="net.1", attributes={})
+    await audit.assign(one, "net.1")
     await one.release_handle("net.1")
     (block,) = (await store.list(IPAMBlock)).items
     (affinity,) = (await store.list(BlockAffinity)).items
     await store.delete(block)
     await store.delete(affinity)
-    await one.assign(handle_id="net.2", attributes={})
+    await audit.assign(one, "net.2")
     assert len((await store.list(BlockAffinity)).items) == 1
     await audit.check(store)
 
@@ -211,18 +212,18 @@ async def test_block_deleted_by_somebody_is_noticed() -> None:
 async def test_handle_left_by_a_failed_assign_is_used_by_the_next() -> None:
     store = await store_with()
     one = allocator(store)
-    await one.assign(handle_id="net.0", attributes={})
+    await audit.assign(one, "net.0")
 
     def crash_at_block(call: Call) -> Fault | None:
         return Fault.CRASH_BEFORE if call.verb == "update" and call.kind is IPAMBlock else None
 
     store.inject = crash_at_block
     with pytest.raises(CrashError):
-        await one.assign(handle_id="net.1", attributes={})
+        await audit.assign(one, "net.1")
     store.inject = None
     assert (await store.get(IPAMHandle, "net.1")).spec.block
     assert len(await audit.holders(store)) == 1
-    address = await allocator(store).assign(handle_id="net.1", attributes={})
+    address = await audit.assign(allocator(store), "net.1")
     assert await allocator(store).release_handle("net.1") == [address]
     with pytest.raises(NotFoundError):
         await store.get(IPAMHandle, "net.1")
@@ -231,7 +232,7 @@ async def test_handle_left_by_a_failed_assign_is_used_by_the_next() -> None:
 async def test_release_refuses_the_late_write_of_an_assign_that_timed_out() -> None:
     store = await store_with()
     one = allocator(store)
-    await one.assign(handle_id="net.0", attributes={})
+    await audit.assign(one, "net.0")
 
     seen: list[Call] = []
 
@@ -243,7 +244,7 @@ async def test_release_refuses_the_late_write_of_an_assign_that_timed_out() -> N
 
     store.inject, store.late_after = time_out_then_die, 1000
     with pytest.raises(CrashError):
-        await one.assign(handle_id="net.1", attributes={})
+        await audit.assign(one, "net.1")
     store.inject = None
     assert await allocator(store).release_handle("net.1") == []
     store.settle()
@@ -253,7 +254,7 @@ async def test_release_refuses_the_late_write_of_an_assign_that_timed_out() -> N
 
 async def test_late_write_is_refused_when_the_next_try_uses_another_pool() -> None:
     store = await store_with()
-    await allocator(store).assign(handle_id="net.0", attributes={})
+    await audit.assign(allocator(store), "net.0")
 
     def block_write_times_out_then_die(call: Call) -> Fault | None:
         if call.verb == "update" and call.kind is IPAMBlock:
@@ -263,11 +264,11 @@ async def test_late_write_is_refused_when_the_next_try_uses_another_pool() -> No
 
     store.inject, store.late_after = block_write_times_out_then_die, 1000
     with pytest.raises(CrashError):
-        await allocator(store).assign(handle_id="net.1", attributes={})
+        await audit.assign(allocator(store), "net.1")
     store.inject = None
     await store.patch(IPPool, "default", {"spec": {"disabled": True}})
     await store.create(audit.pool("10.6.0.0/26", 28, "second"))
-    second = await allocator(store).assign(handle_id="net.1", attributes={})
+    second = await audit.assign(allocator(store), "net.1")
     assert str(second).startswith("10.6.0.")
     store.settle()
     await audit.check(store)
@@ -277,7 +278,7 @@ async def test_late_write_is_refused_when_the_next_try_uses_another_pool() -> No
 
 async def test_late_release_takes_nothing_back_once_the_address_was_answered_again() -> None:
     store = await store_with()
-    address = await allocator(store).assign(handle_id="net.1", attributes={})
+    address = await audit.assign(allocator(store), "net.1")
 
     def block_write_times_out_then_die(call: Call) -> Fault | None:
         if call.verb == "update" and call.kind is IPAMBlock:
@@ -289,7 +290,7 @@ async def test_late_release_takes_nothing_back_once_the_address_was_answered_aga
     with pytest.raises(CrashError):
         await allocator(store).release_handle("net.1")
     store.inject = None
-    assert await allocator(store).assign(handle_id="net.1", attributes={}) == address
+    assert await audit.assign(allocator(store), "net.1") == address
     store.settle()
     assert await audit.holders(store) == {address: "net.1"}
 
@@ -298,7 +299,7 @@ async def test_late_release_takes_nothing_back_once_the_address_was_answered_aga
 async def test_late_write_never_gives_a_handle_two_addresses(late_after: int) -> None:
     store = await store_with()
     one = allocator(store)
-    await one.assign(handle_id="net.0", attributes={})
+    await audit.assign(one, "net.0")
 
     def first_block_write_is_late(call: Call) -> Fault | None:
         if call.verb == "update" and call.kind is IPAMBlock:
@@ -307,7 +308,7 @@ async def test_late_write_never_gives_a_handle_two_addresses(late_after: int) ->
         return None
 
     store.inject, store.late_after = first_block_write_is_late, late_after
-    address = await one.assign(handle_id="net.1", attributes={})
+    address = await audit.assign(one, "net.1")
     store.settle()
     held = [key for key, handle in (await audit.holders(store)).items() if handle == "net.1"]
     assert held == [address]
@@ -317,7 +318,7 @@ async def test_cancelled_assign_leaves_nothing_after_release() -> None:
     store = await store_with()
     for steps in range(60):
         one = allocator(store)
-        task = asyncio.create_task(one.assign(handle_id="net.1", attributes={}))
+        task = asyncio.create_task(audit.assign(one, "net.1"))
         for _step in range(steps):
             await asyncio.sleep(0)
         task.cancel()
@@ -333,14 +334,14 @@ async def test_unavailable_datastore_is_reported_after_a_few_rounds() -> None:
     store = await store_with()
     store.inject = lambda _call: Fault.UNAVAILABLE
     with pytest.raises(UnavailableError, match=r"net\.1 was given up after 4 rounds"):
-        await allocator(store).assign(handle_id="net.1", attributes={})
+        await audit.assign(allocator(store), "net.1")
 
 
 async def test_endless_conflicts_are_given_up() -> None:
     store = await store_with()
     store.inject = lambda call: Fault.CONFLICT if call.verb == "update" else None
     with pytest.raises(UnavailableError, match="was given up after 100 rounds"):
-        await allocator(store).assign(handle_id="net.1", attributes={})
+        await audit.assign(allocator(store), "net.1")
 
 
 async def affinity(store: MemoryDatastore, cidr: str, state: str, node: str = "n1") -> None:
@@ -360,7 +361,7 @@ async def test_affinity_without_a_block_is_removed_at_start(state: str) -> None:
 @pytest.mark.parametrize("state", ["pending", "pendingDeletion"])
 async def test_unconfirmed_affinity_of_our_block_is_confirmed_at_start(state: str) -> None:
     store = await store_with()
-    await allocator(store).assign(handle_id="net.1", attributes={})
+    await audit.assign(allocator(store), "net.1")
     (stored,) = (await store.list(BlockAffinity)).items
     await store.patch(BlockAffinity, stored.metadata.name, {"spec": {"state": state}})
     await allocator(store).reconcile_affinities()
@@ -370,7 +371,7 @@ async def test_unconfirmed_affinity_of_our_block_is_confirmed_at_start(state: st
 
 async def test_our_block_without_an_affinity_gets_one_at_start() -> None:
     store = await store_with()
-    await allocator(store).assign(handle_id="net.1", attributes={})
+    await audit.assign(allocator(store), "net.1")
     await store.delete((await store.list(BlockAffinity)).items[0])
     await allocator(store).reconcile_affinities()
     assert [item.spec.state for item in (await store.list(BlockAffinity)).items] == ["confirmed"]
@@ -385,7 +386,7 @@ async def test_other_nodes_affinities_are_left_alone_at_start() -> None:
 
 async def test_claim_of_a_block_that_another_node_has_leaves_no_affinity() -> None:
     store = await store_with("10.5.0.0/28", 28)
-    await allocator(store, "n2").assign(handle_id="net.2", attributes={})
+    await audit.assign(allocator(store, "n2"), "net.2")
     (block,) = (await store.list(IPAMBlock)).items
     await affinity(store, block.spec.cidr, "pending", node="n1")
     await allocator(store, "n1").reconcile_affinities()
@@ -396,6 +397,6 @@ async def test_claim_of_a_block_that_another_node_has_leaves_no_affinity() -> No
 async def test_tunnel_address_stays_the_same_over_restarts() -> None:
     store = await store_with()
     handle = "vxlan-tunnel-addr-n1"
-    first = await allocator(store).assign(handle_id=handle, attributes={}, use="Tunnel")
+    first = await audit.assign(allocator(store), handle, use="Tunnel")
     assert isinstance(first, IPv4Address)
-    assert await allocator(store).assign(handle_id=handle, attributes={}, use="Tunnel") == first
+    assert await audit.assign(allocator(store), handle, use="Tunnel") == first

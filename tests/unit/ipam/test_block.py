@@ -1,18 +1,20 @@
-from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Network
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tortie.datastore import codec
 from tortie.ipam import block as blocks
+from tortie.ipam.request import Address
 from tortie.model.resources import IPAMBlock
 
 CIDR = IPv4Network("10.5.0.64/29")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+COOLDOWN = timedelta(seconds=60)
 
 
 def empty() -> IPAMBlock:
@@ -125,20 +127,54 @@ def test_block_survives_the_wire() -> None:
     assert codec.decode(IPAMBlock, codec.encode(block)) == block
 
 
+def test_reserved_addresses_are_passed_over_but_given_when_asked_for() -> None:
+    reserved = [ip_network("10.5.0.64/30"), ip_network("10.5.0.70/32"), ip_network("fd00::/8")]
+    assert blocks.free_count(empty(), reserved) == 3
+    block, addresses = blocks.assign(empty(), 8, "a", {}, reserved)
+    assert [str(address) for address in addresses] == ["10.5.0.68", "10.5.0.69", "10.5.0.71"]
+    block = blocks.assign_address(block, ip_address("10.5.0.64"), "b", {})
+    assert len(blocks.holders(block)) == 4
+
+
+def test_released_addresses_cool_down_in_order_and_are_reused_last() -> None:
+    block, (one, two, three) = blocks.assign(empty(), 3, "a", {"pod": "web"})
+    block = blocks.release(block, {two: None}, NOW)
+    block = blocks.release(block, {one: None}, NOW + timedelta(seconds=1))
+    assert list(blocks.holders(block)) == [three]
+    assert blocks.allocated(block)[two].released_at == "2026-01-02T03:04:05Z"
+    assert blocks.allocated(block)[two].secondary == {"pod": "web"}
+    assert blocks.thaw(block, NOW + timedelta(seconds=59), COOLDOWN) is block
+    thawed = blocks.thaw(block, NOW + timedelta(seconds=61), COOLDOWN)
+    assert thawed.spec.unallocated[-2:] == [1, 0]
+    assert blocks.thaw(block, NOW - timedelta(days=1), COOLDOWN).spec.unallocated[-2:] == [1, 0]
+
+
+def test_ipv6_block() -> None:
+    block = blocks.new_block(ip_network("fd00:5::40/122"), "n1", NOW, 7)
+    assert block.metadata.name == "fd00-5--40-122"
+    block, (address,) = blocks.assign(block, 1, "a", {})
+    assert str(address) == "fd00:5::40"
+    assert blocks.block_of(address, 122) == ip_network("fd00:5::40/122")
+    with pytest.raises(blocks.BlockError, match="not in block"):
+        blocks.assign_address(block, IPv4Address("10.5.0.64"), "a", {})
+
+
 class BlockMachine(RuleBasedStateMachine):
     """A block against the obvious model: a dictionary from address to handle."""
 
     def __init__(self) -> None:
         super().__init__()
         self.block = empty()
-        self.model: dict[IPv4Address, str] = {}
+        self.model: dict[Address, str] = {}
+        self.cooling: dict[Address, datetime] = {}
+        self.now = NOW
         self.sequence = self.block.spec.sequence_number
 
     @rule(count=st.integers(0, 9), handle=st.sampled_from("abcd"), pod=st.sampled_from("xy"))
     def assign(self, count: int, handle: str, pod: str) -> None:
         self.block, addresses = blocks.assign(self.block, count, handle, {"pod": pod})
-        assert len(addresses) == min(count, 8 - len(self.model))
-        assert not set(addresses) & set(self.model)
+        assert len(addresses) == min(count, 8 - len(self.model) - len(self.cooling))
+        assert not set(addresses) & (set(self.model) | set(self.cooling))
         self.model |= dict.fromkeys(addresses, handle)
 
     @rule(handle=st.sampled_from("abcd"))
@@ -154,6 +190,24 @@ class BlockMachine(RuleBasedStateMachine):
         self.block = blocks.release(self.block, {address: blocks.sequence_of(self.block, address)})
         del self.model[address]
 
+    @rule(handle=st.sampled_from("abcd"))
+    def release_handle_to_cool_down(self, handle: str) -> None:
+        self.block, addresses = blocks.release_handle(self.block, handle, self.now)
+        self.cooling |= dict.fromkeys(addresses, self.now)
+        self.model = {address: holder for address, holder in self.model.items() if holder != handle}
+
+    @rule(seconds=st.integers(0, 40))
+    def time_passes(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @rule()
+    def thaw(self) -> None:
+        over = {address for address, since in self.cooling.items() if self.now - since >= COOLDOWN}
+        thawed = blocks.thaw(self.block, self.now, COOLDOWN)
+        assert (thawed is self.block) == (not over)
+        self.block = thawed
+        self.cooling = {address: since for address, since in self.cooling.items() if address not in over}
+
     @invariant()
     def block_agrees_with_the_model(self) -> None:
         spec = self.block.spec
@@ -161,6 +215,7 @@ class BlockMachine(RuleBasedStateMachine):
         assert held == self.model
         free = {ordinal for ordinal, index in enumerate(spec.allocations) if index is None}
         assert sorted(spec.unallocated) == sorted(free)
+        assert set(blocks.allocated(self.block)) == set(self.model) | set(self.cooling)
         assert set(spec.sequence_number_for_allocation) == {str(n) for n in range(8) if n not in free}
         assert {index for index in spec.allocations if index is not None} == set(range(len(spec.attributes)))
         assert spec.sequence_number >= self.sequence
@@ -168,8 +223,10 @@ class BlockMachine(RuleBasedStateMachine):
 
 
 TestBlockMachine = BlockMachine.TestCase
+TestBlockMachine.settings = settings(deadline=None)
 
 
+@settings(deadline=None)
 @given(st.integers(20, 32))
 def test_every_address_of_a_block_is_given_out_exactly_once(prefix: int) -> None:
     cidr = IPv4Network((int(IPv4Address("10.64.0.0")), prefix))

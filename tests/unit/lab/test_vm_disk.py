@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lab import LabError, settings, up
+import yaml
+from lab import LabError, image, settings, up
 from lab.vms import disk, initramfs, rootfs
 
+ROOT = Path(__file__).parents[3]
 DEPENDENCIES = """\
 kernel/drivers/virtio/virtio.ko:
 kernel/drivers/virtio/virtio_ring.ko: kernel/drivers/virtio/virtio.ko
@@ -47,6 +49,23 @@ def test_image_is_named_by_root_file_system_and_container_images() -> None:
     assert one.digest() == replace(one, images=(Path("elsewhere/a.tar"),)).digest()
     assert one.digest() != replace(one, image_ids=("a sha256:2",)).digest()
     assert one.digest() != replace(one, root=Path("machine-2.tar")).digest()
+    program = disk.Program(Path("kubelet"), disk.FOLDERS["binary"] / "kubelet", "1" * 64)
+    assert one.digest() != replace(one, programs=(program,)).digest()
+
+
+def test_image_without_preloading_holds_debian_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LAB_PRELOAD", "no")
+    network = image.Archive(tmp_path / "tortie.tar", "tortie", built=False)
+    assert disk.inputs(tmp_path, network, Path("machine.tar")) == disk.Inputs(Path("machine.tar"))
+
+
+def test_programs_lie_where_the_roles_would_put_them() -> None:
+    defaults = {
+        role: yaml.safe_load((ROOT / "roles" / role / "defaults" / "main.yml").read_text())
+        for role in ("kubernetes", "containerd")
+    }
+    assert str(disk.FOLDERS["binary"]) == defaults["kubernetes"]["kubernetes_bundle_bin_dir"]
+    assert str(disk.FOLDERS["cni-plugin"]) == defaults["containerd"]["containerd_cni_bin_dir"]
 
 
 def test_no_space_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

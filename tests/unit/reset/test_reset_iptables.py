@@ -14,6 +14,7 @@ SAVED = """\
 -A INPUT -j KUBE-FIREWALL
 -A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
 -A FORWARD -m comment --comment "not -j KUBE-FORWARD but mine" -j DOCKER
+-A FORWARD -i cali+ -m comment --comment "tortie: policy is decided in table tortie_policy" -j ACCEPT
 -A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
 COMMIT
 *nat
@@ -33,7 +34,8 @@ COMMIT
 def test_chains_of_kubernetes_and_rules_into_them_are_found() -> None:
     found = reset_iptables.find(SAVED)
     assert found["filter"].chains == ["KUBE-FORWARD"]
-    assert [rule.split()[1] for rule in found["filter"].rules] == ["INPUT", "FORWARD"]
+    assert [rule.split()[1] for rule in found["filter"].rules] == ["INPUT", "FORWARD", "FORWARD"]
+    assert "-i cali+" in found["filter"].rules[-1]
     assert found["nat"].chains == ["CNI-HOSTPORT-MASQ", "KUBE-SVC-ABC"]
     assert found["nat"].rules == ["-A POSTROUTING -g CNI-HOSTPORT-MASQ"]
 

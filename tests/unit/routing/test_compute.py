@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tortie.model.nodeinfo import BGPNode
+from tortie.routing.borrowed import Borrowed
 from tortie.routing.compute import Cluster, compute, usable_claims
 from tortie.routing.pools import BlockClaim, Pool, pool_of
 from tortie.routing.state import HostLink, IPIPTunnel, Masquerade, Route, VXLANPeer, VXLANTunnel
@@ -126,6 +127,58 @@ def test_second_node_with_the_same_vtep_is_left_out() -> None:
 def test_block_of_one_address_is_not_blackholed() -> None:
     outcome = compute(node(1), LINK, cluster(Pool(POOL), claim("10.5.7.7/32", 1)), 0)
     assert outcome.state.routes == {OWN}
+
+
+def borrowed(*pairs: tuple[str, int]) -> frozenset[Borrowed]:
+    return frozenset(Borrowed(IPv4Address(address), f"n{number}") for address, number in pairs)
+
+
+def single(address: str, gateway: str, device: str = "vxlan.calico") -> Route:
+    return Route(IPv4Network(address), device, IPv4Address(gateway), onlink=True)
+
+
+def test_borrowed_address_is_routed_to_the_node_that_holds_it() -> None:
+    base = replace(cluster(Pool(POOL, vxlan="Always")), borrowed=borrowed(("10.5.1.9", 2), ("10.5.2.9", 3)))
+    outcome = compute(node(1), LINK, base, 0)
+    assert outcome.problems == ()
+    assert outcome.state.routes - {OWN, vxlan_route(2), vxlan_route(3)} == {
+        single("10.5.1.9", "10.5.2.0"),  # of this node's own block: more specific than its blackhole
+        single("10.5.2.9", "10.5.3.0"),
+    }
+
+
+def test_borrowed_address_of_a_neighbour_is_reached_without_tunnel_in_cross_subnet_mode() -> None:
+    base = replace(cluster(Pool(POOL, vxlan="CrossSubnet")), borrowed=borrowed(("10.5.3.9", 2)))
+    state = compute(node(1), LINK, base, 0).state
+    assert single("10.5.3.9", "10.30.200.2", "eth0") in state.routes
+
+
+def test_address_that_this_node_borrowed_gets_no_route_for_its_pod_has_one() -> None:
+    base = replace(cluster(Pool(POOL, vxlan="Always")), borrowed=borrowed(("10.5.2.9", 1)))
+    assert compute(node(1), LINK, base, 0).state.routes == {OWN, vxlan_route(2), vxlan_route(3)}
+
+
+def test_borrowed_address_of_a_bgp_pool_is_left_to_bird() -> None:
+    base = replace(cluster(Pool(POOL, ipip="Always")), borrowed=borrowed(("10.5.1.9", 2)))
+    assert compute(node(1), LINK, base, 0).state.routes == {OWN}
+
+
+def test_addresses_of_a_vanished_node_are_counted_in_one_sentence() -> None:
+    base = replace(cluster(Pool(POOL, vxlan="Always")), borrowed=borrowed(("10.5.1.9", 9), ("10.5.2.9", 9)))
+    outcome = compute(node(1), LINK, base, 0)
+    assert outcome.state.routes == {OWN, vxlan_route(2), vxlan_route(3)}
+    (problem,) = outcome.problems
+    assert "n9" in problem
+    assert "2 addresses" in problem
+
+
+def test_borrowed_block_of_one_address_leads_to_the_borrower_alone() -> None:
+    base = cluster(Pool(POOL, vxlan="Always"), claim("10.5.7.7/32", 2))
+    lent = replace(base, borrowed=borrowed(("10.5.7.7", 3)))
+    assert single("10.5.7.7", "10.5.3.0") in compute(node(1), LINK, lent, 0).state.routes
+    taken = replace(base, borrowed=borrowed(("10.5.7.7", 1)))
+    routes = compute(node(1), LINK, taken, 0).state.routes
+    assert IPv4Network("10.5.7.7/32") not in {route.destination for route in routes}
 
 
 networks = st.builds(

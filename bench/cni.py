@@ -1,0 +1,311 @@
+"""ADD and DEL: the plugin with agent, API server and etcd against Debian's Go `ptp` with `host-local`.
+
+Both sides are executed as a runtime does it, in turns, with a pod's namespace each. Ours does more: it
+accounts for the address in etcd, and writes the pod's annotations; `host-local` writes a file.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.components import apiserver
+from tests.components.apiserver import ApiServer
+from tests.components.processes import daemon, wait_until
+
+from bench.measurement import Measurement
+from tortie.cni import installer
+from tortie.dataplane import netns
+
+SERIAL: Final = 60  # pods, one after the other, each side in turn
+CONCURRENT: Final = 50
+ROUNDS: Final = 4  # of CONCURRENT pods at the same time, each side in turn
+WARM_UP: Final = 5
+NODE: Final = "bench-node"
+ADDRESS: Final = "192.0.2.1"  # of the API server, on the host's loopback device
+GO_PLUGINS: Final = "/usr/lib/cni"
+OURS: Final[dict[str, Any]] = {"cniVersion": "1.0.0", "name": "k8s-pod-network", "type": "calico"}
+THEIRS: Final[dict[str, Any]] = {
+    "cniVersion": "1.0.0",
+    "name": "peer",
+    "type": "ptp",
+    "mtu": 1450,
+    "ipam": {"type": "host-local", "subnet": "10.250.0.0/16", "routes": [{"dst": "0.0.0.0/0"}]},
+}
+_GROUP: Final = "/apis/crd.projectcalico.org/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two plugins: what is executed with which environment and configuration."""
+
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    config: dict[str, Any]
+
+    def call(self, command: str, container: str, namespace: str, pod: str, uid: str) -> float:
+        """Milliseconds of one call, which must succeed."""
+        arguments = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod};K8S_POD_UID={uid}"
+        variables = {
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": container,
+            "CNI_NETNS": f"/run/netns/{namespace}",
+            "CNI_IFNAME": "eth0",
+            "CNI_ARGS": arguments,
+            "CNI_PATH": GO_PLUGINS,
+        }
+        text = json.dumps(self.config).encode()
+        began = time.perf_counter()
+        done = subprocess.run(
+            self.command, input=text, env=self.environment | variables, capture_output=True, check=False
+        )
+        milliseconds = (time.perf_counter() - began) * 1000
+        if done.returncode:
+            raise RuntimeError(f"{command} by {self.command[-1]} failed: {done.stdout!r} {done.stderr!r}")
+        return milliseconds
+
+
+@contextmanager
+def _host() -> Iterator[str]:
+    """A namespace that plays the node; this thread is inside meanwhile, and so is what it starts."""
+    name = f"tC-bench-{os.getpid()}"
+    with _namespaces([name]):
+        for command in ("link set lo up", f"addr add {ADDRESS}/32 dev lo"):
+            subprocess.run(["ip", "-n", name, *command.split()], check=True)
+        subprocess.run(["ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
+        with Path(f"/run/netns/{name}").open("rb") as handle, netns.entered(handle.fileno()):
+            yield name
+
+
+@contextmanager
+def _namespaces(names: Sequence[str]) -> Iterator[None]:
+    """Named network namespaces, gone afterwards."""
+    made: list[str] = []
+    try:
+        for name in names:
+            subprocess.run(["ip", "netns", "add", name], check=True)
+            made.append(name)
+        yield
+    finally:
+        for name in made:
+            subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@contextmanager
+def _sides(directory: Path, host: str) -> Iterator[tuple[ApiServer, Side, Side]]:
+    """Everything that runs: etcd, API server and agent; and what to execute for us and for them."""
+    prefix = ("ip", "netns", "exec", host)
+    (directory / "api").mkdir()
+    with ExitStack() as stack:
+        api = stack.enter_context(apiserver.running(directory / "api", address=ADDRESS, prefix=prefix))
+        api.request("POST", "/api/v1/nodes", {"metadata": {"name": NODE}})
+        ready = {"metadata": {"name": "default"}, "spec": {"datastoreReady": True}}
+        _create(api, "ClusterInformation", "clusterinformations", ready)
+        pool = {"metadata": {"name": "default-ipv4-ippool"}, "spec": {"cidr": "10.5.0.0/16", "blockSize": 26}}
+        _create(api, "IPPool", "ippools", pool)
+        module = [sys.executable, "-m", "tests.components.cni_agent"]
+        arguments = [str(api.kubeconfig), NODE, str(directory), "1450"]
+        log = directory / "agent.log"
+        agent = stack.enter_context(daemon([*prefix, *module, *arguments], log))
+        wait_until((directory / "ready").exists, agent, log, lambda: time.sleep(0.05), 1200)
+        chosen = installer.Settings(
+            bin_dir=directory / "bin",
+            skip_binaries=frozenset(installer.PLUGINS),
+            shim=installer.FAST_SHIM,
+        )
+        installer.install_binaries(chosen)
+        paths = {
+            "TORTIE_CNI_SOCKET": str(directory / "cni.sock"),
+            "TORTIE_CNI_JOURNAL": str(directory / "journal"),
+        }
+        ours = Side((str(directory / "bin" / "calico"),), paths, OURS)
+        ipam = THEIRS["ipam"] | {"dataDir": str(directory / "networks")}
+        theirs = Side((f"{GO_PLUGINS}/ptp",), {}, THEIRS | {"ipam": ipam})
+        yield api, ours, theirs
+
+
+def _create(api: ApiServer, kind: str, plural: str, body: dict[str, Any]) -> None:
+    head = {"apiVersion": "crd.projectcalico.org/v1", "kind": kind}
+    api.request("POST", f"{_GROUP}/{plural}", head | body)
+
+
+def _pods(api: ApiServer, names: Sequence[str]) -> dict[str, str]:
+    """Pods of the node; their uids by name."""
+
+    def create(name: str) -> str:
+        containers = [{"name": "c", "image": "i"}]
+        body = {"metadata": {"name": name}, "spec": {"nodeName": NODE, "containers": containers}}
+        return str(api.request("POST", "/api/v1/namespaces/default/pods", body)["metadata"]["uid"])
+
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(names, pool.map(create, names), strict=True))
+
+
+@dataclass(slots=True)
+class Times:
+    """Milliseconds of each call, and calls per second of each round with many at the same time."""
+
+    milliseconds: list[float]
+    rates: list[float]
+
+    def percentile(self, hundredth: int) -> float:
+        """The value that so many of a hundred calls do not exceed."""
+        ordered = sorted(self.milliseconds)
+        return ordered[min(len(ordered) - 1, len(ordered) * hundredth // 100)]
+
+
+def _serial(api: ApiServer, sides: Sequence[Side]) -> dict[str, list[Times]]:
+    """One call at a time, each side in turn."""
+    count = SERIAL + WARM_UP
+    pods = _pods(api, [f"serial-{number}" for number in range(count)])
+    found = {command: [Times([], []) for _ in sides] for command in ("ADD", "DEL")}
+    names = [[f"tC-s{side}-{number}" for number in range(count)] for side in range(len(sides))]
+    with _namespaces([name for group in names for name in group]):
+        for command, times in found.items():
+            for number, (pod, uid) in enumerate(pods.items()):
+                order = list(range(len(sides)))
+                for side in order if number % 2 else order[::-1]:
+                    container = f"c{side}{number:060x}"
+                    taken = sides[side].call(command, container, names[side][number], pod, uid)
+                    if number >= WARM_UP:
+                        times[side].milliseconds.append(taken)
+                    time.sleep(0.06)  # what a side still does in the background must not burden the other
+    return found
+
+
+def _processor_time(processes: dict[str, int]) -> dict[str, float]:
+    """Milliseconds of processor time that each process has used (proc(5): stat, fields 14 and 15)."""
+    used: dict[str, float] = {}
+    for name, number in processes.items():
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        used[name] = (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+    return used
+
+
+def _process(name: str, directory: Path) -> int:
+    """The daemon whose command names `directory`."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+            if any(name in word for word in words[:3]) and any(str(directory) in word for word in words):
+                return int(entry.name)
+    raise RuntimeError(f"{name} does not run in {directory}")
+
+
+def _concurrent(api: ApiServer, sides: Sequence[Side], spent: dict[str, float]) -> dict[str, list[Times]]:
+    """Many calls at the same time, each side in turn. `spent`: our daemons' processor time for one ADD."""
+    names_of = {"agent": "tests.components.cni_agent", "API server": "kube-apiserver", "etcd": "bin/etcd"}
+    root = api.directory.parent.parent
+    processes = {name: _process(word, root) for name, word in names_of.items()}
+    found = {command: [Times([], []) for _ in sides] for command in ("ADD", "DEL")}
+    names = [f"tC-c-{number}" for number in range(CONCURRENT)]
+    for turn in range(ROUNDS * len(sides)):
+        side, label = turn % len(sides), f"round-{turn}"
+        pods = _pods(api, [f"{label}-{number}" for number in range(CONCURRENT)])
+        time.sleep(0.5)  # the agent's watch
+        jobs = [
+            (f"c{turn}x{number:060x}", name, pod, uid)
+            for number, (name, (pod, uid)) in enumerate(zip(names, pods.items(), strict=True))
+        ]
+        with _namespaces(names), ThreadPoolExecutor(CONCURRENT) as pool:
+            start = threading.Barrier(CONCURRENT)
+
+            def call(
+                command: str,
+                job: tuple[str, str, str, str],
+                side: Side = sides[side],
+                start: threading.Barrier = start,
+            ) -> float:
+                start.wait()
+                return side.call(command, *job)
+
+            for command, times in found.items():
+                before = _processor_time(processes)
+                began = time.perf_counter()
+                taken = list(pool.map(call, [command] * CONCURRENT, jobs))
+                times[side].rates.append(CONCURRENT / (time.perf_counter() - began))
+                times[side].milliseconds += taken
+                time.sleep(1.0)
+                if side == 0 and command == "ADD":
+                    for name, used in _processor_time(processes).items():
+                        share = (used - before[name]) / (CONCURRENT * ROUNDS)
+                        spent[name] = spent.get(name, 0.0) + share
+    return found
+
+
+def _own_share() -> Measurement:
+    """What the agent itself adds: the same requests, a datastore that answers at once, and no shim."""
+    script = [sys.executable, "-m", "bench.cni_share"]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    samples = [float(word) for word in done.stdout.split()]
+    return Measurement(
+        name="CNI ADD, the agent's own share (p50)",
+        unit="ms",
+        ours=statistics.median(samples),
+        limit=3.0,
+        samples=len(samples),
+        explanation=f"the fastest took {min(samples):.1f} ms on this machine under the load above",
+    )
+
+
+def measure() -> list[Measurement]:
+    """All lines of the table."""
+    spent: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name, _host() as host:
+        with _sides(Path(name), host) as (api, *sides):
+            serial, concurrent = _serial(api, sides), _concurrent(api, sides, spent)
+        share = _own_share()
+    peer = "Go ptp + host-local"
+    used = ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in spent.items())
+    explanation = (
+        f"processor time of our daemons for one ADD: {used}; three durable writes (handle, block, pod) "
+        "where host-local writes one file; with all cores busy this decides"
+    )
+    lines: list[Measurement] = []
+
+    def line(title: str, pair: Sequence[float], wanted: float | None, unit: str, samples: int) -> None:
+        lines.append(
+            Measurement(
+                name=title,
+                unit=unit,
+                ours=pair[0],
+                better="higher" if unit == "per second" else "lower",
+                peer_name=peer,
+                peer=pair[1],
+                wanted=wanted,
+                samples=samples,
+                explanation=explanation if wanted is not None and " ADD" in title else "",
+            )
+        )
+
+    for command, wanted in (("ADD", 1.0), ("DEL", 3.0)):
+        one = [times.percentile(50) for times in serial[command]]
+        line(f"CNI {command}, one at a time (p50)", one, wanted, "ms", SERIAL)
+        tail = [times.percentile(99) for times in serial[command]]
+        line(f"CNI {command}, one at a time (p99)", tail, None, "ms", SERIAL)
+    lines.append(share)
+    promises: dict[str, float | None] = {"ADD": 2.0, "DEL": None}
+    for command, promised in promises.items():
+        count, many = CONCURRENT * ROUNDS, concurrent[command]
+        for hundredth in (50, 99):
+            pair = [times.percentile(hundredth) for times in many]
+            kept = promised if hundredth == 99 else None
+            line(f"CNI {command}, {CONCURRENT} at a time (p{hundredth})", pair, kept, "ms", count)
+        rates = [statistics.median(times.rates) for times in many]
+        line(f"CNI {command}, {CONCURRENT} at a time (throughput)", rates, promised, "per second", count)
+    return lines
+
+
+if __name__ == "__main__":
+    for found in measure():
+        print(found.name, round(found.ours, 2), found.peer and round(found.peer, 2), found.unit, found.ratio)

@@ -1,0 +1,1 @@
+"""calico-kube-controllers: what the cluster needs once, not on each node."""

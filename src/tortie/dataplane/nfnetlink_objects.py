@@ -1,0 +1,472 @@
+"""Tables, chains, rules, sets and elements of nf_tables: messages that make them, dumps that read them.
+
+Everything that is made belongs to a table of family inet. Numbers and names: linux/netfilter/nf_tables.h.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+from tortie.dataplane.netlink import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Message,
+    as_text,
+    attribute,
+    attributes,
+    text,
+)
+from tortie.dataplane.nfnetlink import (
+    NFNL_SUBSYS_NFTABLES,
+    NFPROTO_INET,
+    Netfilter,
+    as_be32,
+    be32,
+    block,
+    body,
+    items,
+)
+from tortie.dataplane.nfnetlink_expressions import value, verdict_data
+
+NFT_MSG_NEWTABLE = 0
+NFT_MSG_GETTABLE = 1
+NFT_MSG_DELTABLE = 2
+NFT_MSG_NEWCHAIN = 3
+NFT_MSG_GETCHAIN = 4
+NFT_MSG_DELCHAIN = 5
+NFT_MSG_NEWRULE = 6
+NFT_MSG_GETRULE = 7
+NFT_MSG_DELRULE = 8
+NFT_MSG_NEWSET = 9
+NFT_MSG_GETSET = 10
+NFT_MSG_DELSET = 11
+NFT_MSG_NEWSETELEM = 12
+NFT_MSG_GETSETELEM = 13
+NFT_MSG_DELSETELEM = 14
+NFT_MSG_GETGEN = 16
+
+NFT_SET_ANONYMOUS = 0x1  # belongs to one rule and goes with it
+NFT_SET_INTERVAL = 0x4
+NFT_SET_MAP = 0x8
+NFT_SET_ELEM_INTERVAL_END = 1
+NFT_DATA_VERDICT = 0xFFFFFF00
+NFT_TABLE_F_DORMANT = 1
+
+# enum nft_* attributes
+_NFTA_TABLE_NAME, _NFTA_TABLE_FLAGS = 1, 2
+_NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME, _NFTA_CHAIN_HOOK, _NFTA_CHAIN_POLICY, _NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
+_NFTA_HOOK_HOOKNUM, _NFTA_HOOK_PRIORITY = 1, 2
+_NFTA_RULE_TABLE, _NFTA_RULE_CHAIN, _NFTA_RULE_HANDLE, _NFTA_RULE_EXPRESSIONS, _NFTA_RULE_USERDATA = (
+    1,
+    2,
+    3,
+    4,
+    7,
+)
+_NFTA_SET_TABLE, _NFTA_SET_NAME, _NFTA_SET_FLAGS, _NFTA_SET_KEY_TYPE, _NFTA_SET_KEY_LEN = 1, 2, 3, 4, 5
+_NFTA_SET_DATA_TYPE, _NFTA_SET_ID, _NFTA_SET_USERDATA = 6, 10, 13
+_NFTA_ELEM_TABLE, _NFTA_ELEM_SET, _NFTA_ELEM_ELEMENTS = 1, 2, 3
+_NFTA_ELEM_KEY, _NFTA_ELEM_DATA, _NFTA_ELEM_FLAGS = 1, 2, 3
+_NFTA_DATA_VALUE, _NFTA_DATA_VERDICT, _NFTA_VERDICT_CODE, _NFTA_VERDICT_CHAIN = 1, 2, 1, 2
+_NFTA_GEN_ID = 1
+
+# Data types as nft(8) numbers them, so that it prints sets as people know them; the kernel does not care.
+TYPE_IPADDR = 7
+TYPE_IP6ADDR = 8
+TYPE_INET_PROTOCOL = 12
+TYPE_INET_SERVICE = 13
+TYPE_IFNAME = 41
+_TYPE_BITS = 6
+# What nft(8) keeps with a set: type 0 (byte order of keys), 4 bytes, 1 (host). It prints no names without.
+_HOST_ORDER = struct.pack("=BBI", 0, 4, 1)
+
+# linux/netfilter.h, NF_INET_*
+HOOK_PREROUTING = 0
+HOOK_INPUT = 1
+HOOK_FORWARD = 2
+HOOK_OUTPUT = 3
+HOOK_POSTROUTING = 4
+POLICY_ACCEPT = 1
+
+# An attribute's length has 16 bits: a list of elements must stay below.
+LIST_BYTES = 60000
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Where a base chain is attached; its policy is always accept."""
+
+    hook: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetType:
+    """What a set holds: its key's fields as (data type, bytes), whether keys are ranges, whether it is a
+    verdict map. Each field of a key takes a multiple of 4 bytes."""
+
+    fields: tuple[tuple[int, int], ...]
+    interval: bool = False
+    verdicts: bool = False
+
+    @property
+    def key_type(self) -> int:
+        """The number that nft(8) shows the key's type by."""
+        number = 0
+        for kind, _length in self.fields:
+            number = number << _TYPE_BITS | kind
+        return number
+
+    @property
+    def key_length(self) -> int:
+        """Bytes of a key."""
+        if len(self.fields) == 1:
+            return self.fields[0][1]
+        return sum(length + (-length % 4) for _kind, length in self.fields)
+
+    @property
+    def flags(self) -> int:
+        """NFT_SET_* flags."""
+        return (NFT_SET_INTERVAL if self.interval else 0) | (NFT_SET_MAP if self.verdicts else 0)
+
+
+class Element(NamedTuple):
+    """One element: `key` as in a register; in a set of ranges, `last` is the range's last key.
+    `code` and `chain`: the verdict, in a verdict map."""
+
+    key: bytes
+    last: bytes = b""
+    code: int | None = None
+    chain: str = ""
+
+
+def _kind(message: int) -> int:
+    return NFNL_SUBSYS_NFTABLES << 8 | message
+
+
+def new_table(table: str) -> Message:
+    """Make the table unless it is there; wake it if it is dormant."""
+    return Message(
+        _kind(NFT_MSG_NEWTABLE),
+        NLM_F_CREATE,
+        body(NFPROTO_INET, text(_NFTA_TABLE_NAME, table), be32(_NFTA_TABLE_FLAGS, 0)),
+        f"make table {table}",
+    )
+
+
+def delete_table(table: str) -> Message:
+    """Delete the table with all it holds."""
+    return Message(
+        _kind(NFT_MSG_DELTABLE),
+        0,
+        body(NFPROTO_INET, text(_NFTA_TABLE_NAME, table)),
+        f"delete table {table}",
+    )
+
+
+def new_base_chain(table: str, chain: str, hook: Hook) -> Message:
+    """Make a base chain, or set its policy back to accept when it is there."""
+    return Message(
+        _kind(NFT_MSG_NEWCHAIN),
+        NLM_F_CREATE,
+        body(
+            NFPROTO_INET,
+            text(_NFTA_CHAIN_TABLE, table),
+            text(_NFTA_CHAIN_NAME, chain),
+            block(
+                _NFTA_CHAIN_HOOK,
+                be32(_NFTA_HOOK_HOOKNUM, hook.hook),
+                be32(_NFTA_HOOK_PRIORITY, hook.priority),
+            ),
+            be32(_NFTA_CHAIN_POLICY, POLICY_ACCEPT),
+            text(_NFTA_CHAIN_TYPE, "filter"),
+        ),
+        f"make base chain {chain}",
+    )
+
+
+def new_chain(table: str, chain: str) -> Message:
+    """Make a chain; it must not be there."""
+    return Message(
+        _kind(NFT_MSG_NEWCHAIN),
+        NLM_F_CREATE | NLM_F_EXCL,
+        body(NFPROTO_INET, text(_NFTA_CHAIN_TABLE, table), text(_NFTA_CHAIN_NAME, chain)),
+        f"make chain {chain}",
+    )
+
+
+def delete_chain(table: str, chain: str) -> Message:
+    """Delete a chain that nothing refers to, with its rules."""
+    return Message(
+        _kind(NFT_MSG_DELCHAIN),
+        0,
+        body(NFPROTO_INET, text(_NFTA_CHAIN_TABLE, table), text(_NFTA_CHAIN_NAME, chain)),
+        f"delete chain {chain}",
+    )
+
+
+def append_rule(table: str, chain: str, expressions: bytes, number: int) -> Message:
+    """Append a rule; `number` is its place in the chain, for an error's text."""
+    return Message(
+        _kind(NFT_MSG_NEWRULE),
+        NLM_F_CREATE | NLM_F_APPEND,
+        _rule_head(table, chain) + attribute(_NFTA_RULE_EXPRESSIONS, expressions),
+        f"add rule {number} of chain {chain}",
+    )
+
+
+@lru_cache(maxsize=4096)
+def _rule_head(table: str, chain: str) -> bytes:
+    return body(NFPROTO_INET, text(_NFTA_RULE_TABLE, table), text(_NFTA_RULE_CHAIN, chain))
+
+
+def delete_rules(table: str, chain: str | None = None) -> Message:
+    """Delete every rule of a chain, or of the table."""
+    where = text(_NFTA_RULE_CHAIN, chain) if chain is not None else b""
+    return Message(
+        _kind(NFT_MSG_DELRULE),
+        0,
+        body(NFPROTO_INET, text(_NFTA_RULE_TABLE, table), where),
+        f"flush {'table ' + table if chain is None else 'chain ' + chain}",
+    )
+
+
+def new_set(table: str, name: str, kind: SetType) -> Message:
+    """Make a set; it must not be there."""
+    return Message(
+        _kind(NFT_MSG_NEWSET),
+        NLM_F_CREATE | NLM_F_EXCL,
+        body(
+            NFPROTO_INET,
+            text(_NFTA_SET_TABLE, table),
+            text(_NFTA_SET_NAME, name),
+            be32(_NFTA_SET_FLAGS, kind.flags),
+            be32(_NFTA_SET_KEY_TYPE, kind.key_type),
+            be32(_NFTA_SET_KEY_LEN, kind.key_length),
+            be32(_NFTA_SET_DATA_TYPE, NFT_DATA_VERDICT) if kind.verdicts else b"",
+            be32(_NFTA_SET_ID, 1),
+            attribute(_NFTA_SET_USERDATA, _HOST_ORDER) if kind.fields[0][0] == TYPE_IFNAME else b"",
+        ),
+        f"make set {name}",
+    )
+
+
+def delete_set(table: str, name: str) -> Message:
+    """Delete a set that no rule refers to, with its elements."""
+    return Message(
+        _kind(NFT_MSG_DELSET),
+        0,
+        body(NFPROTO_INET, text(_NFTA_SET_TABLE, table), text(_NFTA_SET_NAME, name)),
+        f"delete set {name}",
+    )
+
+
+def add_elements(table: str, name: str, elements: Iterable[Element]) -> Iterator[Message]:
+    """Add elements; none of them may be there."""
+    return _elements(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, table, name, elements, "add to")
+
+
+def delete_elements(table: str, name: str, elements: Iterable[Element]) -> Iterator[Message]:
+    """Delete elements; all of them must be there."""
+    return _elements(NFT_MSG_DELSETELEM, 0, table, name, elements, "delete from")
+
+
+def flush_set(table: str, name: str) -> Message:
+    """Delete all elements of a set."""
+    return Message(
+        _kind(NFT_MSG_DELSETELEM),
+        0,
+        body(NFPROTO_INET, text(_NFTA_ELEM_TABLE, table), text(_NFTA_ELEM_SET, name)),
+        f"flush set {name}",
+    )
+
+
+def _elements(
+    message: int, flags: int, table: str, name: str, elements: Iterable[Element], what: str
+) -> Iterator[Message]:
+    head = body(NFPROTO_INET, text(_NFTA_ELEM_TABLE, table), text(_NFTA_ELEM_SET, name))
+    parts: list[bytes] = []
+    size = 0
+    for element in sorted(elements):  # of ranges the kernel wants the lower first
+        part = _element(element)
+        if size + len(part) > LIST_BYTES:
+            yield Message(
+                _kind(message), flags, head + block(_NFTA_ELEM_ELEMENTS, *parts), f"{what} set {name}"
+            )
+            parts, size = [], 0
+        parts.append(part)
+        size += len(part)
+    if parts:
+        yield Message(_kind(message), flags, head + block(_NFTA_ELEM_ELEMENTS, *parts), f"{what} set {name}")
+
+
+@cache
+def _element_frame(length: int) -> tuple[bytes, bytes]:
+    """What stands before and behind a key of so many bytes, when an element is nothing but its key."""
+    frame = attribute(1, value(_NFTA_ELEM_KEY, bytes(length)))
+    padding = -length % 4
+    return frame[: len(frame) - length - padding], bytes(padding)
+
+
+def _element(element: Element) -> bytes:
+    if element.code is None:
+        before, behind = _element_frame(len(element.key))
+        wire = before + element.key + behind
+    else:
+        verdict = verdict_data(_NFTA_ELEM_DATA, element.code, element.chain)
+        wire = attribute(1, value(_NFTA_ELEM_KEY, element.key) + verdict)
+    if element.last:
+        # The kernel has the first key, and a mark at the key behind the last; the highest key needs no mark.
+        end = int.from_bytes(element.last, "big") + 1
+        if end < 1 << 8 * len(element.last):
+            key = value(_NFTA_ELEM_KEY, end.to_bytes(len(element.last), "big"))
+            wire += attribute(1, be32(_NFTA_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END) + key)
+    return wire
+
+
+def generation(kernel: Netfilter) -> int:
+    """The number of the last transaction of anybody in this namespace."""
+    answer = kernel.get(_kind(NFT_MSG_GETGEN), body(0), "read the ruleset's generation")
+    return as_be32(attributes(answer)[_NFTA_GEN_ID])
+
+
+@dataclass(frozen=True, slots=True)
+class FoundChain:
+    """A chain in the kernel; `hook` and `kind` (`filter`...) only of a base chain."""
+
+    name: str
+    hook: Hook | None = None
+    policy: int | None = None
+    kind: str = ""
+
+
+def table_flags(kernel: Netfilter, table: str) -> int | None:
+    """NFT_TABLE_F_* of the table; None without it."""
+    for _, data in kernel.dump(_kind(NFT_MSG_GETTABLE), body(NFPROTO_INET), "list tables"):
+        found = attributes(data)
+        if as_text(found[_NFTA_TABLE_NAME]) == table:
+            return as_be32(found[_NFTA_TABLE_FLAGS]) if _NFTA_TABLE_FLAGS in found else 0
+    return None
+
+
+def chains(kernel: Netfilter, table: str, family: int = NFPROTO_INET) -> list[FoundChain]:
+    """The table's chains."""
+    found = []
+    for _, data in kernel.dump(_kind(NFT_MSG_GETCHAIN), body(family), f"list chains of {table}"):
+        chain = attributes(data)
+        if as_text(chain[_NFTA_CHAIN_TABLE]) != table:
+            continue
+        hook = None
+        if _NFTA_CHAIN_HOOK in chain:
+            at = attributes(chain[_NFTA_CHAIN_HOOK])
+            priority = struct.unpack("!i", at[_NFTA_HOOK_PRIORITY])[0]
+            hook = Hook(as_be32(at[_NFTA_HOOK_HOOKNUM]), priority)
+        policy = as_be32(chain[_NFTA_CHAIN_POLICY]) if _NFTA_CHAIN_POLICY in chain else None
+        kind = as_text(chain.get(_NFTA_CHAIN_TYPE, b""))
+        found.append(FoundChain(as_text(chain[_NFTA_CHAIN_NAME]), hook, policy, kind))
+    return found
+
+
+def rules(kernel: Netfilter, table: str) -> dict[str, list[bytes]]:
+    """Expressions of the table's rules by chain, in order."""
+    found: dict[str, list[bytes]] = {}
+    request = body(NFPROTO_INET, text(_NFTA_RULE_TABLE, table))
+    for _, data in kernel.dump(_kind(NFT_MSG_GETRULE), request, f"list rules of {table}"):
+        rule = attributes(data)
+        if as_text(rule[_NFTA_RULE_TABLE]) == table:
+            found.setdefault(as_text(rule[_NFTA_RULE_CHAIN]), []).append(
+                rule.get(_NFTA_RULE_EXPRESSIONS, b"")
+            )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSet:
+    """A set in the kernel."""
+
+    name: str
+    flags: int
+    key_length: int
+
+
+def sets(kernel: Netfilter, table: str) -> list[FoundSet]:
+    """The table's sets and maps."""
+    request = body(NFPROTO_INET, text(_NFTA_SET_TABLE, table))
+    return [
+        FoundSet(
+            as_text(found[_NFTA_SET_NAME]),
+            as_be32(found[_NFTA_SET_FLAGS]) if _NFTA_SET_FLAGS in found else 0,
+            as_be32(found[_NFTA_SET_KEY_LEN]),
+        )
+        for found in (
+            attributes(data)
+            for _, data in kernel.dump(_kind(NFT_MSG_GETSET), request, f"list sets of {table}")
+        )
+    ]
+
+
+def elements(kernel: Netfilter, table: str, name: str, kind: SetType) -> set[Element]:
+    """The elements of a set of this type."""
+    request = body(NFPROTO_INET, text(_NFTA_ELEM_TABLE, table), text(_NFTA_ELEM_SET, name))
+    found = [
+        _parsed(item)
+        for _, data in kernel.dump(_kind(NFT_MSG_GETSETELEM), request, f"list elements of set {name}")
+        for attribute_kind, part in items(data)
+        if attribute_kind == _NFTA_ELEM_ELEMENTS
+        for _, item in items(part)
+    ]
+    return _paired(found) if kind.interval else {element for element, _ in found}
+
+
+def _parsed(data: bytes) -> tuple[Element, bool]:
+    """An element as the kernel has it, and whether it is a mark behind a range."""
+    element = attributes(data)
+    key = attributes(element[_NFTA_ELEM_KEY])[_NFTA_DATA_VALUE] if _NFTA_ELEM_KEY in element else b""
+    end = _NFTA_ELEM_FLAGS in element and bool(as_be32(element[_NFTA_ELEM_FLAGS]) & NFT_SET_ELEM_INTERVAL_END)
+    if _NFTA_ELEM_DATA not in element:
+        return Element(key), end
+    found = attributes(attributes(element[_NFTA_ELEM_DATA]).get(_NFTA_DATA_VERDICT, b""))
+    code = struct.unpack("!i", found[_NFTA_VERDICT_CODE])[0] if _NFTA_VERDICT_CODE in found else 0
+    return Element(key, b"", code, as_text(found.get(_NFTA_VERDICT_CHAIN, b""))), end
+
+
+def _paired(found: Sequence[tuple[Element, bool]]) -> set[Element]:
+    """Ranges from first keys and marks. Where one range touches the next, the mark comes first."""
+    ranges: set[Element] = set()
+    first: bytes | None = None
+    for element, end in sorted(found, key=lambda item: (item[0].key, not item[1])):
+        if end and first is not None:
+            last = (int.from_bytes(element.key, "big") - 1).to_bytes(len(first), "big")
+            ranges.add(Element(first, last))
+            first = None
+        elif not end:
+            first = element.key
+    if first is not None:
+        ranges.add(Element(first, b"\xff" * len(first)))
+    return ranges
+
+
+def same_expressions(wanted: bytes, found: bytes) -> bool:
+    """Whether a rule in the kernel does what was asked for. Bytes are equal on the kernels that this was
+    written on; another one may order attributes differently or add some that are zero."""
+    return wanted == found or _tree(wanted) == _tree(found)
+
+
+def _tree(expressions: bytes) -> list[tuple[str, object]]:
+    tree: list[tuple[str, object]] = []
+    for _, item in items(expressions):
+        expression = attributes(item)
+        content = attributes(expression.get(2, b""))
+        tree.append(
+            (as_text(expression[1]), {kind: data for kind, data in content.items() if data.strip(b"\0")})
+        )
+    return tree
+
+
+def rule_messages(table: str, chain: str, content: Sequence[bytes]) -> Iterator[Message]:
+    """Append all rules of a chain."""
+    for number, expressions in enumerate(content, 1):
+        yield append_rule(table, chain, expressions, number)

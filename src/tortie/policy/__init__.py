@@ -1,0 +1,1 @@
+"""Network policy: from objects of the API to the rules of each endpoint. Pure."""
