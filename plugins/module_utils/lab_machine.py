@@ -159,8 +159,13 @@ def tidy_idle_podman() -> None:
     if run(["podman", "ps", "--all", "--quiet"]).strip():
         return
     root = Path(run(["podman", "info", "--format", "{{.Store.GraphRoot}}"]).strip()) / "overlay"
-    while is_mount_point(root):
-        run(["umount", str(root)])
+    try:
+        while is_mount_point(root):
+            run(["umount", str(root)])
+    except CommandError as error:
+        if "busy" not in str(error):
+            raise
+        return  # somebody has begun to use it since
     cgroups = Path("/sys/fs/cgroup")
     for parent in [*cgroups.glob("libpod_parent"), *cgroups.glob("*/libpod_parent")]:
         if not any(child.is_dir() for child in parent.iterdir()):

@@ -1,5 +1,6 @@
 """The agent's CNI server in a process of its own: `python -m tests.components.cni_agent`, and four arguments:
-kubeconfig, name of the node, directory, MTU.
+kubeconfig, name of the node, directory, MTU. A fifth names a file that holds seconds: the process's wall clock
+is off by as many, from the moment they are written (see tests/components/stepped_clock.py).
 
 It follows what the agent follows and nothing else, so it can be killed and started at will. The socket is
 DIRECTORY/cni.sock, the journal DIRECTORY/journal; DIRECTORY/ready appears when it listens.
@@ -11,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+from tests.components import stepped_clock
 from tortie.cni.cluster import Watched
 from tortie.cni.server import CNIServer
 from tortie.datastore.informer import Informer
@@ -59,7 +61,9 @@ async def serve(kubeconfig: Path, node: str, directory: Path, mtu: int) -> None:
 def main() -> None:
     """Run with the arguments of the command line."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    kubeconfig, node, directory, mtu = sys.argv[1:]
+    kubeconfig, node, directory, mtu, *clock = sys.argv[1:]
+    if clock:
+        stepped_clock.install(Path(clock[0]))
     asyncio.run(serve(Path(kubeconfig), node, Path(directory), int(mtu)))
 
 

@@ -278,9 +278,12 @@ async def issue_token(chosen: Settings, source: TokenSource) -> tuple[str, datet
 
 
 def renewal_delay(now: datetime, expires: datetime | None, chance: float) -> float:
-    """Seconds until the next renewal: a quarter of what remains, plus up to as much by `chance` (0 to 1)."""
+    """Seconds until the next renewal: a quarter of what remains, plus up to as much by `chance` (0 to 1).
+
+    On a node whose clock is behind more seems to remain than was asked for: it is not believed.
+    """
     remaining = (expires - now).total_seconds() if expires else MIN_RENEWAL_SECONDS * 240
-    return max(MIN_RENEWAL_SECONDS, remaining / 4 * (1 + chance))
+    return max(MIN_RENEWAL_SECONDS, min(remaining, TOKEN_SECONDS) / 4 * (1 + chance))
 
 
 async def renew_once(chosen: Settings, source: TokenSource) -> datetime | None:

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +22,11 @@ DRAFT_SECONDS: Final = 60.0  # nobody takes so long to write one
 class Journal:
     """The journal in one directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._directory = directory
+        self._monotonic = monotonic
+        # Drafts, by name, inode and change (ns), to when they were first seen: the wall clock may jump.
+        self._seen: dict[tuple[str, int, int], float] = {}
 
     def entries(self) -> list[Path]:
         """Waiting requests, oldest first. A directory that does not exist holds none."""
@@ -57,11 +61,24 @@ class Journal:
         return path
 
     def sweep(self) -> None:
-        """Remove drafts of writers that were killed."""
+        """Remove drafts of writers that were killed: those that did not change for DRAFT_SECONDS.
+
+        It has to be called again and again; a draft's age counts from the first call that sees it.
+        """
+        now, seen = self._monotonic(), self._seen
+        self._seen = {}
+        drafts: list[Path] = []
         with contextlib.suppress(OSError):
-            for draft in self._directory.glob(".*"):
-                if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
+            drafts += self._directory.glob(".*")
+        for draft in drafts:
+            with contextlib.suppress(OSError):
+                status = draft.stat()
+                key = (draft.name, status.st_ino, status.st_mtime_ns)
+                since = seen.get(key, now)
+                if now - since > DRAFT_SECONDS:
                     draft.unlink()
+                else:
+                    self._seen[key] = since
 
     def drop(self, entry: Path) -> None:
         """The DEL is done. One that stays because it cannot be removed does no harm."""

@@ -149,6 +149,14 @@ def test_renewal_comes_between_a_quarter_and_half_of_what_remains() -> None:
     assert installer.renewal_delay(NOW, NOW - timedelta(hours=1), 0.5) == installer.MIN_RENEWAL_SECONDS
 
 
+@pytest.mark.parametrize("days", [-400, -1, 0, 1, 400])
+def test_renewal_is_neither_missed_nor_restless_when_the_nodes_clock_is_off(days: int) -> None:
+    expires = NOW + timedelta(seconds=installer.TOKEN_SECONDS)
+    for chance in (0.0, 0.999):
+        delay = installer.renewal_delay(NOW + timedelta(days=days), expires, chance)
+        assert installer.MIN_RENEWAL_SECONDS <= delay <= installer.TOKEN_SECONDS / 2
+
+
 async def test_renewal_ends_at_once_where_the_cni_is_not_managed(chosen: Settings) -> None:
     await installer.renew_loop(replace(chosen, manage=False), Tokens())
     assert not chosen.kubeconfig.exists()

@@ -124,3 +124,31 @@ async def test_handle_of_an_assign_that_was_killed_half_way_is_removed(node: Nod
     node.seconds = 2 * GRACE + 2
     assert await node.sweep.run() == ["net.half"]
     assert [item.spec.handle_id for item in (await node.store.list(IPAMHandle)).items] == ["net.alive"]
+
+
+@pytest.mark.parametrize("step", [timedelta(days=-1), timedelta(days=1)])
+async def test_a_clock_that_is_set_by_a_day_does_not_cut_the_grace_period_short(step: timedelta) -> None:
+    store = MemoryDatastore()
+    await store.create(audit.pool("10.5.0.0/24", 28))
+    allocator = Allocator(store, "n1", rng=audit.Eager(1))
+    seconds, offset = 0.0, timedelta()
+
+    async def nobody() -> Collection[str] | None:
+        return ()
+
+    sweep = Sweep(
+        store,
+        allocator,
+        "n1",
+        "net",
+        nobody,
+        grace=GRACE,
+        monotonic=lambda: seconds,
+        clock=lambda: datetime.now(UTC) + offset,
+    )
+    await allocator.assign(AddressRequest("net.c1", {"node": "n1"}))
+    assert await sweep.run() == []
+    seconds, offset = GRACE - 1, step
+    assert await sweep.run() == []
+    seconds = GRACE
+    assert await sweep.run() == ["net.c1"]
