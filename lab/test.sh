@@ -65,6 +65,7 @@ part "unit tests" .venv/bin/pytest -q tests/unit
 if part "bundle and images" .venv/bin/python -m lab.prepare; then
   part "integration tests" .venv/bin/pytest -q tests/integration
   part "molecule scenario default" molecule test --scenario-name default
+  part "molecule scenario policy" molecule test --scenario-name policy
   part "Vagrantfile with real Vagrant" lab/vagrant.sh validate
   virtual_machines
 else

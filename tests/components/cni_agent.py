@@ -1,6 +1,6 @@
 """The agent's CNI server in a process of its own: `python -m tests.components.cni_agent`, and four arguments:
-kubeconfig, name of the node, directory, MTU. A fifth names a file that holds seconds: the process's wall clock
-is off by as many, from the moment they are written (see tests/components/stepped_clock.py).
+kubeconfig, name of the node, directory, MTU. A fifth names a file that holds seconds: by as many the wall
+clock of the process is off, from the moment they are written (see tests/components/stepped_clock.py).
 
 It follows what the agent follows and nothing else, so it can be killed and started at will. The socket is
 DIRECTORY/cni.sock, the journal DIRECTORY/journal; DIRECTORY/ready appears when it listens.

@@ -25,8 +25,8 @@ class Fault:
     """What happens to requests.
 
     `refuse`: answered with `status` (429 with Retry-After: 0) and not forwarded; `slow`: forwarded after
-    `seconds`, whether or not the caller still waits; `silent`: never answered nor forwarded; `half`: forwarded,
-    and the connection is reset in the middle of the answer's body.
+    `seconds`, whether or not the caller still waits; `silent`: never answered nor forwarded; `half`:
+    forwarded, and the connection is reset in the middle of the answer's body.
     """
 
     kind: Literal["refuse", "slow", "silent", "half"]
@@ -44,14 +44,13 @@ class FaultyApi:
         self.port = 0
         self.met = 0
         self._target = target
-        self._under_way = 0
+        self._under_way: set[asyncio.Task[web.StreamResponse]] = set()
         self._over = asyncio.Event()
 
     async def settled(self) -> None:
-        """Wait until no request is under way, so that no late write can follow."""
-        async with asyncio.timeout(30):
-            while self._under_way:
-                await asyncio.sleep(0.02)
+        """Wait until the requests that are under way have ended, so that none of them writes later."""
+        if self._under_way:
+            await asyncio.wait(set(self._under_way), timeout=30)
 
     def end(self) -> None:
         """No request waits any longer; for the end of the front."""
@@ -75,11 +74,10 @@ class FaultyApi:
         if fault is not None and fault.kind == "silent":
             await self._over.wait()
             return web.Response(status=503)
-        self._under_way += 1
-        try:
-            return await self._forward(request, session, fault)
-        finally:
-            self._under_way -= 1
+        task = asyncio.create_task(self._forward(request, session, fault))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)  # a caller who goes away does not stop it
 
     async def _forward(
         self, request: web.Request, session: aiohttp.ClientSession, fault: Fault | None

@@ -1,4 +1,4 @@
-"""A wall clock that a test steps while the process runs: time.time, time.time_ns and datetime.now of tortie."""
+"""A wall clock that a test steps while the process runs: time.time, time_ns and datetime.now of tortie."""
 
 import datetime
 import sys
@@ -13,7 +13,7 @@ def install(file: Path) -> None:
     The monotonic clock, the kernel's time stamps and other processes keep theirs, as when somebody sets the
     time of one node. Modules of tortie that are imported later are not changed.
     """
-    real, real_ns, plain = time.time, time.time_ns, datetime.datetime
+    real, real_ns = time.time, time.time_ns
 
     def offset() -> float:
         try:
@@ -21,7 +21,7 @@ def install(file: Path) -> None:
         except FileNotFoundError:
             return 0.0
 
-    class Stepped(plain):
+    class Stepped(datetime.datetime):
         """What tortie's modules know as datetime."""
 
         @classmethod
@@ -31,5 +31,5 @@ def install(file: Path) -> None:
     time.time = lambda: real() + offset()
     time.time_ns = lambda: real_ns() + int(offset() * 1e9)
     for name, module in list(sys.modules.items()):
-        if name.startswith("tortie.") and vars(module).get("datetime") is plain:
+        if name.startswith("tortie.") and vars(module).get("datetime") is datetime.datetime:
             vars(module)["datetime"] = Stepped

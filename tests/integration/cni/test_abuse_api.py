@@ -3,7 +3,7 @@ goes on without a restart."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,11 +61,16 @@ class Setting:
         await eventually(lambda: self.devices() == [])
 
 
-@asynccontextmanager
-async def behind_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setting]:
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time-outs in seconds instead of tens of them."""
     monkeypatch.setattr(kubernetes, "_ATTEMPT_TIMEOUT", aiohttp.ClientTimeout(total=ATTEMPT_SECONDS))
     monkeypatch.setattr(kubernetes, "_CALL_TIMEOUT", CALL_SECONDS)
     monkeypatch.setattr(server, "REPLAY_SECONDS", REPLAY_SECONDS)
+
+
+@asynccontextmanager
+async def behind_front(tmp_path: Path) -> AsyncIterator[Setting]:
     with namespaces(1) as (sandbox,):
         async with running(tmp_path, real_api_server=True) as node:
             assert node.api is not None
@@ -73,22 +78,21 @@ async def behind_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Async
             await asyncio.to_thread(node.api.request, "POST", "/api/v1/namespaces/default/pods", pod)
             await node.stop()
             direct = node.datastore
-            async with in_front_of(node.api, tmp_path) as (front, kubeconfig):
-                async with await connect(kubeconfig) as through:
-                    node.datastore, node.allocator = through, Allocator(through, NODE)
-                    await node.start()
-                    try:
-                        yield Setting(node, front, direct, sandbox)
-                    finally:
-                        await node.stop()
-                        node.datastore = direct
+            async with AsyncExitStack() as stack:
+                front, kubeconfig = await stack.enter_async_context(in_front_of(node.api, tmp_path))
+                through = await stack.enter_async_context(await connect(kubeconfig))
+                node.datastore, node.allocator = through, Allocator(through, NODE)
+                await node.start()
+                stack.push_async_callback(node.stop)
+                yield Setting(node, front, direct, sandbox)
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("methods", [WRITES | {"GET"}, WRITES], ids=["all requests", "writes"])
 async def test_whatever_the_api_server_does_an_add_is_put_off_a_del_succeeds_and_nothing_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, methods: frozenset[str]
+    tmp_path: Path, methods: frozenset[str]
 ) -> None:
-    async with behind_front(tmp_path, monkeypatch) as here:
+    async with behind_front(tmp_path) as here:
         for number, (name, fault) in enumerate(FAULTS.items()):
             print(f"fault: {name}")
             old, new, after = (f"{word}{number}" for word in ("old", "new", "after"))
@@ -111,12 +115,11 @@ async def test_whatever_the_api_server_does_an_add_is_put_off_a_del_succeeds_and
             await here.assert_nothing_is_held()
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("status", [429, 500])
-async def test_a_short_burst_of_refusals_is_not_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
+async def test_a_short_burst_of_refusals_is_not_noticed(tmp_path: Path, status: int) -> None:
     """Two refusals in a row; of a write only 429 says that nothing was done, so 500 strikes reads."""
-    async with behind_front(tmp_path, monkeypatch) as here:
+    async with behind_front(tmp_path) as here:
         methods = WRITES | {"GET"} if status == 429 else frozenset({"GET"})
         burst = Fault("refuse", status=status, methods=methods, times=2)
         here.front.fault = burst
@@ -127,4 +130,18 @@ async def test_a_short_burst_of_refusals_is_not_noticed(
         assert await here.node.cni("DEL", "c1", pod="web") == (0, {})
         await here.node.idle()
         assert again.times == 0
+        await here.assert_nothing_is_held()
+
+
+async def test_with_the_products_own_time_outs_the_shim_still_gets_the_agents_answer(tmp_path: Path) -> None:
+    """Not the shim's: the agent gives up first, and says which call was not answered."""
+    async with behind_front(tmp_path) as here:
+        here.front.fault = Fault("silent")
+        status, error = await here.add("c1")
+        assert (status, error.get("code")) == (1, 11), error
+        assert "clusterinformations" in str(error["msg"])
+        here.front.fault = None
+        assert (await here.add("c2"))[0] == 0
+        assert await here.node.cni("DEL", "c2", pod="web") == (0, {})
+        await here.node.idle()
         await here.assert_nothing_is_held()
