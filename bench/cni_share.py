@@ -1,7 +1,8 @@
 """The agent's own share of an ADD, in milliseconds, one line each: run by bench/cni.py.
 
-Requests go straight to the plugin's core, which makes real interfaces. What the agent watches it knows; the
-datastore that it writes to is in memory, and the time inside it is taken off.
+Requests go straight to the plugin's core, which makes real interfaces and has each pod's policy put in force
+by the agent's own policy loop, out of POLICIES policies. What the agent watches it knows; the datastore that
+it writes to is in memory, and the time inside it is taken off.
 """
 
 import asyncio
@@ -13,14 +14,20 @@ import time
 from pathlib import Path
 from typing import Final
 
+from tortie.agent.health import Health
+from tortie.agent.metrics import Metrics
+from tortie.agent.policy import PolicyAgent, PolicySources
+from tortie.agent.policy_work import PolicyWorker
 from tortie.cni.cluster import Watched
 from tortie.cni.plugin import Plugin
 from tortie.dataplane import netns
+from tortie.dataplane.policy import PolicyDataplane
 from tortie.dataplane.workload import Workloads
+from tortie.datastore import codec
 from tortie.datastore.interface import R
 from tortie.datastore.memory import MemoryDatastore
 from tortie.ipam.allocator import Allocator
-from tortie.model.policy_natives import Namespace
+from tortie.model.policy_natives import KubernetesNetworkPolicy, Namespace
 from tortie.model.resources import (
     ClusterInformation,
     ClusterInformationSpec,
@@ -34,6 +41,7 @@ from tortie.model.resources import (
 
 SAMPLES: Final = 60
 WARM_UP: Final = 5
+POLICIES: Final = 100  # each for a tenth of the pods, from another tenth
 NODE: Final = "bench-node"
 CONFIG: Final = {"cniVersion": "1.0.0", "name": "k8s-pod-network", "type": "calico"}
 
@@ -63,9 +71,20 @@ async def _populate(datastore: MemoryDatastore, pods: int) -> None:
     ready = ClusterInformationSpec(datastore_ready=True)
     await datastore.create(ClusterInformation(metadata=Metadata(name="default"), spec=ready))
     await datastore.create(IPPool(metadata=Metadata(name="pool"), spec=IPPoolSpec(cidr="10.5.0.0/16")))
+    await datastore.create(Namespace(metadata=Metadata(name="default")))
+    for number in range(POLICIES):
+        await datastore.create(_policy(number))
     for number in range(pods):
-        metadata = Metadata(name=f"pod-{number}", namespace="default")
+        labels = {"app": f"app-{number % 10}"}
+        metadata = Metadata(name=f"pod-{number}", namespace="default", labels=labels)
         await datastore.create(Pod(metadata=metadata, spec=PodSpec(node_name=NODE)))
+
+
+def _policy(number: int) -> KubernetesNetworkPolicy:
+    own, other = ({"matchLabels": {"app": f"app-{digit}"}} for digit in (number % 10, number // 10))
+    spec = {"podSelector": own, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": other}]}]}
+    body = {"metadata": {"name": f"policy-{number}", "namespace": "default"}, "spec": spec}
+    return codec.decode(KubernetesNetworkPolicy, json.dumps(body).encode())
 
 
 def _payload(number: int, uid: str) -> bytes:
@@ -97,6 +116,16 @@ async def _measure(directory: Path) -> list[float]:
         namespace=lambda name: Namespace(metadata=Metadata(name=name)),
         information=lambda: information,
     )
+    sources = PolicySources(datastore)
+    policy = PolicyAgent(
+        sources=sources,
+        worker=PolicyWorker(NODE, PolicyDataplane()),
+        interfaces=dict,
+        health=Health(["policy"]),
+        metrics=Metrics(),
+    )
+    loops = [asyncio.create_task(loop) for loop in (*(item.run() for item in sources.all), policy.run())]
+    await policy.in_force.wait()
     plugin = Plugin(
         node=NODE,
         datastore=datastore,
@@ -104,6 +133,7 @@ async def _measure(directory: Path) -> list[float]:
         workloads=Workloads(),
         journal_dir=directory,
         default_mtu=lambda: 1450,
+        policy=policy,
         watched=watched,
     )
     found: list[float] = []
@@ -122,6 +152,9 @@ async def _measure(directory: Path) -> list[float]:
             os.close(descriptor)
             await _ip("netns", "del", name)
     await plugin.close()
+    for loop in loops:
+        loop.cancel()
+    await asyncio.wait(loops)
     return found[WARM_UP:]
 
 

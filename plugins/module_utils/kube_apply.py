@@ -71,12 +71,14 @@ class Patch:
 
     `absent_means` gives the value (by dotted path) that a missing field stands for; `immutable` lists the
     paths whose values cannot be changed after creation, `remedy` says what to do about another value.
+    `check_only`: another value of those is an error, and nothing is written.
     """
 
     definition: Document
     absent_means: Mapping[str, Any]
     immutable: Sequence[str]
     remedy: str = "Keep the old value, or remove the object and everything made from it before this change."
+    check_only: bool = False
 
 
 def key_of(document: Mapping[str, Any]) -> Key:

@@ -44,6 +44,10 @@ options:
       remedy:
         description: What to do about a field that cannot be changed; ends the error message.
         type: str
+      check_only:
+        description: Whether to look for what cannot be changed, and to leave the rest to a later task.
+        type: bool
+        default: false
   kubeconfig:
     description: Credentials of an administrator.
     type: path
@@ -225,7 +229,9 @@ def run(module: AnsibleModule) -> dict[str, Any]:
 
 def patch_of(item: dict[str, Any]) -> core.Patch:
     """One element of parameter patches."""
-    patch = core.Patch(item["definition"], item["absent_means"], item["immutable"])
+    patch = core.Patch(
+        item["definition"], item["absent_means"], item["immutable"], check_only=item["check_only"]
+    )
     return replace(patch, remedy=item["remedy"]) if item["remedy"] else patch
 
 
@@ -269,7 +275,7 @@ def reconcile(
             patch = wanted_patches.get(core.key_of(item))
             if patch is None:
                 todo.append(item)
-            elif core.key_of(item) in live:
+            elif core.key_of(item) in live and not patch.check_only:
                 if core.patch_differences(patch, live[core.key_of(item)]):
                     todo.append(item)
                 else:
@@ -340,6 +346,7 @@ def main() -> None:
                     "absent_means": {"type": "dict", "default": {}},
                     "immutable": {"type": "list", "elements": "str", "default": []},
                     "remedy": {"type": "str"},
+                    "check_only": {"type": "bool", "default": False},
                 },
             },
             "kubeconfig": {"type": "path", "default": "/etc/kubernetes/admin.conf"},

@@ -13,7 +13,9 @@ from machines import LINK, Capture, Ping, ask, exchange, namespace_of, probe, un
 from playbook import converge, identity
 from testinfra.host import Host
 
-APPLY = "tortie.cluster.tortie : Apply kinds, rights and the DaemonSet; keep the default pool as configured"
+APPLY = "tortie.cluster.tortie : Apply kinds, rights and the DaemonSet"
+POOL_FIRST = "tortie.cluster.tortie : Keep the default pool as configured, before the agents change"
+POOL_LAST = "tortie.cluster.tortie : Keep the default pool as configured, after the agents have changed"
 MTU, SMALLER_MTU = 1440, 1400
 IPPROTO_IPIP, IPPROTO_UDP = 4, 17
 
@@ -34,9 +36,9 @@ def _same_cluster(
     assert exchange(pods)
 
 
-def changed_by(control_plane: Host, **settings: str | int) -> None:
-    """Converge; only the manifests change, on the one node that applies them."""
-    assert converge("tortie", **settings) == {(APPLY, control_plane.backend.hostname)}
+def changed_by(control_plane: Host, *tasks: str, **settings: str | int) -> None:
+    """Converge; only these tasks change something, on the one node that applies objects."""
+    assert converge("tortie", **settings) == {(task, control_plane.backend.hostname) for task in tasks}
 
 
 def routes(cluster: Cluster, form: str) -> dict[str, list[str]]:
@@ -114,7 +116,7 @@ def remove_pods(control_plane: Host, prefix: str, pods: dict[str, str]) -> None:
 def test_cross_subnet_leaves_the_tunnel_out_between_nodes_of_one_subnet(
     control_plane: Host, pods: dict[str, str]
 ) -> None:
-    changed_by(control_plane, tortie_encapsulation_mode="cross-subnet")
+    changed_by(control_plane, APPLY, POOL_LAST, tortie_encapsulation_mode="cross-subnet")
     cluster = await_routes(control_plane, f"{{block}} via {{peer}} dev {LINK} proto bird")
     assert protocols_on_the_wire(cluster, pods) == {0}
     for node in cluster.nodes.values():
@@ -123,7 +125,7 @@ def test_cross_subnet_leaves_the_tunnel_out_between_nodes_of_one_subnet(
 
 
 def test_vxlan_replaces_the_tunnel(control_plane: Host, pods: dict[str, str]) -> None:
-    changed_by(control_plane, tortie_encapsulation="vxlan")
+    changed_by(control_plane, POOL_FIRST, APPLY, tortie_encapsulation="vxlan")
     cluster = await_routes(control_plane, "{block} via {vtep} dev vxlan.calico proto 80 onlink")
     assert protocols_on_the_wire(cluster, pods) == {IPPROTO_UDP}
     for node in cluster.nodes.values():
@@ -137,7 +139,7 @@ def test_vxlan_replaces_the_tunnel(control_plane: Host, pods: dict[str, str]) ->
 def test_smaller_mtu_counts_for_the_tunnel_and_for_new_pods(
     control_plane: Host, pods: dict[str, str]
 ) -> None:
-    changed_by(control_plane, tortie_mtu=SMALLER_MTU)
+    changed_by(control_plane, APPLY, POOL_LAST, tortie_mtu=SMALLER_MTU)
     cluster = await_routes(control_plane, "{block} via {peer} dev tunl0 proto bird onlink")
     for node in cluster.nodes.values():
         assert state_of(node.name, "vxlan.calico") == []
@@ -160,7 +162,7 @@ def test_smaller_mtu_counts_for_the_tunnel_and_for_new_pods(
 
 
 def test_the_inventorys_settings_come_back(control_plane: Host, pods: dict[str, str]) -> None:
-    changed_by(control_plane)
+    changed_by(control_plane, APPLY)
     cluster = await_routes(control_plane, "{block} via {peer} dev tunl0 proto bird onlink")
     assert protocols_on_the_wire(cluster, pods) == {IPPROTO_IPIP}
     for node in cluster.nodes.values():

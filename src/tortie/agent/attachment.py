@@ -5,6 +5,7 @@ import logging
 from collections.abc import Collection
 from typing import Final
 
+from tortie.agent.floating import FloatingAgent
 from tortie.agent.health import Health, Layer
 from tortie.agent.policy import PolicyAgent, PolicySources
 from tortie.agent.reconcile import Reconciler
@@ -42,6 +43,7 @@ class Attachment:
         sources: PolicySources,
         reconciler: Reconciler,
         policy: PolicyAgent,
+        floating: FloatingAgent,
         health: Health,
     ) -> None:
         self._node = node
@@ -61,6 +63,7 @@ class Attachment:
             default_mtu=lambda: reconciler.pod_mtu,
             workloads=self._workloads,
             policy=policy,
+            floating=floating,
             watched=Watched(
                 pod=self._pod,
                 namespace=lambda name: sources.namespaces.items.get(("", name)),

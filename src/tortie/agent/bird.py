@@ -5,13 +5,14 @@ import contextlib
 import logging
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tortie.agent.startup import write_atomically
 from tortie.bgp.control import BGPPeerStatus, BirdControl, BirdError
+from tortie.model.constants import IPIP_DEVICE
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,10 @@ class BirdState:
 class Bird:
     """Keeps BIRD's configuration and asks for its state; one call at a time, each in a thread."""
 
-    def __init__(self, program: str, config: Path, socket: Path) -> None:
+    def __init__(self, program: str, config: Path, socket: Path, tunnel_index: Callable[[], int]) -> None:
+        """`tunnel_index`: the kernel's index of tunl0, 0 while there is none."""
+        self._tunnel_index = tunnel_index
+        self._written_for = 0  # the tunnel's index when BIRD last wrote all routes with it in place
         self._program = program
         self._config = config
         self._control = BirdControl(socket)
@@ -77,7 +81,26 @@ class Bird:
             log.info("BIRD: %s", self._control.configure())
             self._pending = False
         status = self._control.status()
+        if not status.recovering:
+            self._follow_tunnel()
         return BirdState(tuple(self._control.peers()), status.recovering), told
+
+    def _follow_tunnel(self) -> None:
+        """Have BIRD write its routes again when the tunnel is a new device.
+
+        The filter names the device. A route that arrives while there is none (after a boot BIRD may have its
+        sessions before the agent has made the tunnel) is refused, once and for all; one through a device that
+        somebody deleted is gone.
+        """
+        index = self._tunnel_index()
+        if index == self._written_for:
+            return
+        if index == 0:
+            self._written_for = 0
+        elif self._control.interfaces().get(IPIP_DEVICE) == index:  # BIRD looks every two seconds
+            self._control.write_routes_anew()
+            self._written_for = index
+            log.info("BIRD: routes written anew for device %s, index %d", IPIP_DEVICE, index)
 
     def _check(self, text: str) -> None:
         with tempfile.NamedTemporaryFile(
@@ -109,11 +132,13 @@ def sessions_problem(state: BirdState, fresh: bool) -> str:
     """Why BGP does not count as ready; empty when it does.
 
     A `fresh` agent waits for all peers; one that has run for a while is content with any, so that one dead
-    node does not make all others unready.
+    node does not make all others unready. A peer in its graceful restart is no reason either: its routes are
+    in force. In a cluster of two that matters, for whoever rolls out a DaemonSet removes unready pods first,
+    and both nodes would be without BIRD at once.
     """
     if state.recovering:
         return "BIRD waits for its peers to come back (graceful restart)"
-    waiting = [peer for peer in state.peers if not peer.established]
+    waiting = [peer for peer in state.peers if not (peer.established or peer.restarting)]
     if not waiting or (not fresh and len(waiting) < len(state.peers)):
         return ""
     return "no BGP session with " + ", ".join(_describe(waiting))

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, Literal
 
-from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
+
+from tortie.serving import health_application, metrics_application, serving
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +57,14 @@ class Health:
         """The loop (start-up, which retries, counts for routes) finished a round or waits for one."""
         self._beats[loop] = self._clock()
 
-    def alive(self) -> bool:
-        """Whether every loop that has begun still turns."""
-        return all(self._clock() - beat < LIVENESS_LIMIT for beat in self._beats.values())
+    def not_alive(self) -> list[str]:
+        """A sentence for each loop that has begun and does not turn any more."""
+        now = self._clock()
+        return [
+            f"{loop}: no round finished in {LIVENESS_LIMIT:.0f} s"
+            for loop, beat in self._beats.items()
+            if now - beat >= LIVENESS_LIMIT
+        ]
 
 
 async def wait_alive(event: asyncio.Event, seconds: float, beat: Callable[[], None]) -> bool:
@@ -72,51 +78,13 @@ async def wait_alive(event: asyncio.Event, seconds: float, beat: Callable[[], No
     return event.is_set()
 
 
-def _health_application(health: Health) -> web.Application:
-    async def liveness(_request: web.Request) -> web.Response:
-        if health.alive():
-            return web.Response(text="alive\n")
-        return web.Response(status=503, text=f"no round finished in {LIVENESS_LIMIT:.0f} s\n")
-
-    async def readiness(_request: web.Request) -> web.Response:
-        problems = health.problems()
-        if not problems:
-            return web.Response(text="ready\n")
-        return web.Response(status=503, text="".join(f"{problem}\n" for problem in problems))
-
-    application = web.Application()
-    application.router.add_get("/liveness", liveness)
-    application.router.add_get("/readiness", readiness)
-    return application
-
-
-def _metrics_application(registry: CollectorRegistry) -> web.Application:
-    async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    application = web.Application()
-    application.router.add_get("/metrics", metrics)
-    return application
-
-
-@contextlib.asynccontextmanager
-async def _serving(application: web.Application, host: str | None, port: int) -> AsyncIterator[None]:
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port, reuse_address=True).start()
-        yield
-    finally:
-        await runner.cleanup()
-
-
 def serve_health(health: Health, port: int) -> contextlib.AbstractAsyncContextManager[None]:
     """/liveness and /readiness on the loopback address, as Calico's probes expect them."""
-    return _serving(_health_application(health), "127.0.0.1", port)
+    return serving(health_application(health.not_alive, health.problems), "127.0.0.1", port)
 
 
 def serve_metrics(
     registry: CollectorRegistry, host: str, port: int
 ) -> contextlib.AbstractAsyncContextManager[None]:
     """/metrics on `host`, or on every address when it is empty."""
-    return _serving(_metrics_application(registry), host or None, port)
+    return serving(metrics_application(registry), host, port)

@@ -7,10 +7,12 @@ import signal
 import sys
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 from tortie.agent.attachment import Attachment
 from tortie.agent.bird import Bird, sessions_problem
+from tortie.agent.floating import FloatingAgent
 from tortie.agent.health import Health, Layer, serve_health, serve_metrics
 from tortie.agent.logfmt import set_up_logging
 from tortie.agent.metrics import Metrics
@@ -25,10 +27,13 @@ from tortie.bgp.control import BirdError
 from tortie.cni import installer
 from tortie.cni.installer import InstallError
 from tortie.dataplane.apply import Dataplane
+from tortie.dataplane.floating import FloatingDataplane
 from tortie.dataplane.policy import PolicyDataplane
+from tortie.dataplane.presence import device_index
 from tortie.datastore.interface import Datastore, DatastoreError, InvalidError
 from tortie.datastore.kubernetes import KubernetesDatastore, connect
 from tortie.ipam.allocator import Allocator
+from tortie.model.constants import IPIP_DEVICE
 
 log = logging.getLogger("tortie.agent.main")
 
@@ -73,10 +78,17 @@ async def _run_node(
         health=health,
         metrics=metrics,
     )
+    await policy.guard()  # before anything forwards
     identity = await _start_until_done(settings, name, datastore, dataplane, allocator, health)
+    floating = FloatingAgent(node=name, pods=sources.pods, dataplane=FloatingDataplane())
     watches = Watches.of(datastore)
     bird = (
-        Bird(find_bird(settings), settings.paths.bird_config, settings.paths.bird_socket)
+        Bird(
+            find_bird(settings),
+            settings.paths.bird_config,
+            settings.paths.bird_socket,
+            partial(device_index, IPIP_DEVICE),
+        )
         if settings.backend == "bird"
         else None
     )
@@ -89,6 +101,7 @@ async def _run_node(
         tunnels=TunnelAddresses(datastore, allocator, identity),
         bird=bird,
         configure_policy=policy.configure,
+        floating=floating,
         health=health,
         metrics=metrics,
     )
@@ -100,6 +113,7 @@ async def _run_node(
         sources=sources,
         reconciler=reconciler,
         policy=policy,
+        floating=floating,
         health=health,
     )
     async with asyncio.TaskGroup() as tasks:
@@ -112,6 +126,7 @@ async def _run_node(
         for source in sources.all:
             tasks.create_task(source.run())
         tasks.create_task(policy.run())
+        tasks.create_task(floating.run())
         tasks.create_task(attachment.run())
         tasks.create_task(installer.renew_loop(installer.settings(os.environ), datastore))
         tasks.create_task(_report_when_ready(datastore, name, health))

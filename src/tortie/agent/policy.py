@@ -7,15 +7,17 @@ not keep the event loop from answering the CNI plugin.
 """
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from tortie.agent.health import Health, wait_alive
 from tortie.agent.metrics import Metrics
-from tortie.agent.policy_work import Interfaces, Listing, Outcome, PolicyWorker, Registration, Work
+from tortie.agent.policy_work import Interfaces, Outcome, PolicyWorker, Registration, Work
 from tortie.agent.sources import Source
 from tortie.dataplane.netlink import DataplaneError
 from tortie.dataplane.ruleset import Settings
@@ -44,11 +46,16 @@ from tortie.model.resources import Pod
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-# Seconds. Changes that come together are applied together; an ADD that waits is not kept waiting.
+# Seconds. Changes that come in quick succession are applied together: less than _LULL after the last ones,
+# they are gathered for so long. One that comes alone is not kept waiting, and an ADD never.
 COALESCE: Final = 0.002
+_LULL: Final = 0.02
 # Seconds between comparisons of the kernel with what was put there. Where nobody touched nftables, one costs
 # a single message.
 CHECK: Final = 5.0
+# Seconds from a change until connections are cut: to read them takes longer than a change, and costs as much
+# for many changes as for one.
+_CUT_AFTER: Final = 0.05
 # Seconds before the first new attempt after an error; doubled up to _LONGEST_RETRY.
 _FIRST_RETRY: Final = 0.2
 _LONGEST_RETRY: Final = 5.0
@@ -101,14 +108,15 @@ class PolicyAgent:
         self._metrics = metrics
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()  # the kernel's policy
+        self._urgent = asyncio.Event()  # an ADD waits
         self._woken = 0.0  # time.monotonic() of the first change of the coming round
+        self._last_round = 0.0  # time.monotonic() of its end
         self._dirty: set[Source[Any]] = set()
         self._registrations: list[Registration] = []
         self._waiting: list[asyncio.Future[None]] = []
         self._interfaces: Interfaces = {}
         self._settings = Settings()
         self._source_spoofing = False
-        self._next_check = 0.0
         self._reported: frozenset[str] = frozenset()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy")
         self.in_force = asyncio.Event()  # set when the kernel held the desired policy for the first time
@@ -122,6 +130,7 @@ class PolicyAgent:
         applied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._registrations.append(Registration(endpoint.spec.interface_name, endpoint))
         self._waiting.append(applied)
+        self._urgent.set()
         self._awake()
         await applied
 
@@ -144,15 +153,18 @@ class PolicyAgent:
     async def run(self) -> None:
         """Keep policy in force until cancelled; what is in the kernel then stays."""
         try:
-            await self._guard()
+            await self.guard()
             await self._settle()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep_in_force())
                 tasks.create_task(self._cut_connections())
+                tasks.create_task(self._verify())
         finally:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _guard(self) -> None:
+    async def guard(self) -> None:
+        """Close the pods' interfaces unless policy of an earlier agent is in force; return once that is so.
+        For the agent's first moment: it needs no datastore."""
         wait = _FIRST_RETRY
         while True:
             try:
@@ -179,19 +191,48 @@ class PolicyAgent:
             self._health.beat("policy")
             if good:
                 retry = _FIRST_RETRY
-                pause = max(self._next_check - time.monotonic(), 0)
-                await wait_alive(self._wake, pause, lambda: self._health.beat("policy"))
-                if not self._waiting:
-                    await asyncio.sleep(COALESCE)
+                while not await wait_alive(self._wake, CHECK, lambda: self._health.beat("policy")):
+                    continue
+                await self._gather()
             else:
                 await asyncio.sleep(retry)
                 retry = min(retry * 2, _LONGEST_RETRY)
+
+    async def _gather(self) -> None:
+        """Let changes come that belong to the first one."""
+        if time.monotonic() - self._last_round < _LULL:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COALESCE):
+                    await self._urgent.wait()
+
+    async def _verify(self) -> None:
+        """Compare the kernel with what was put there, again and again; changes do not wait for that."""
+        await self.in_force.wait()
+        while True:
+            await self._look_at_interfaces()
+            try:
+                repaired, forwarding = await asyncio.to_thread(self._worker.verify)
+            except DataplaneError as error:
+                self._failed(error, str(error), ())
+            else:
+                self._metrics.policy_repairs.inc(len(repaired))
+                for difference in repaired:
+                    log.warning(
+                        "Policy in the kernel was changed by somebody else and is repaired: %s", difference
+                    )
+                findings = await self._in_thread(self._worker.findings)
+                if findings is not None:
+                    self._report(frozenset((*findings.problems, *forwarding)))
+                    self._metrics.policy_staged.set(findings.staged)
+                self._health.pass_("policy")
+            await asyncio.sleep(CHECK)
 
     async def _cut_connections(self) -> None:
         """End connections that policy has come to deny, apart from the rounds: to read the kernel's
         connections takes longer than a change."""
         while True:
             await self._changed.wait()
+            await asyncio.sleep(_CUT_AFTER)
             self._changed.clear()
             try:
                 ended = await asyncio.to_thread(self._worker.cut)
@@ -206,13 +247,11 @@ class PolicyAgent:
         """Take in what changed, apply it, and answer the ADDs that wait; return whether all went well."""
         since, waiting = self._woken, self._waiting
         self._wake.clear()
+        self._urgent.clear()
         self._woken, self._waiting = 0.0, []
-        check = time.monotonic() >= self._next_check
-        if check:
-            self._next_check = time.monotonic() + CHECK
-        if check or self._sources.host_endpoints in self._dirty:
+        if self._sources.host_endpoints in self._dirty:
             await self._look_at_interfaces()
-        work = self._collect(check)
+        work = self._collect()
         try:
             outcome = await self._in_thread(lambda: self._worker.do(work))
         except DataplaneError as error:
@@ -225,24 +264,29 @@ class PolicyAgent:
             self._failed(error, f"policy cannot be computed ({type(error).__name__}: {error})", waiting)
             return False
         self._succeeded(outcome, since, waiting)
+        self._last_round = time.monotonic()
         return True
 
-    def _collect(self, check: bool) -> Work:
-        dirty = self._sources.all if self._worker.needs_everything else tuple(self._dirty)
+    def _collect(self) -> Work:
+        everything = self._worker.needs_everything
+        dirty = self._sources.all if everything else tuple(self._dirty)
         self._dirty.clear()
         registrations, self._registrations = self._registrations, []
-        # Copies: an informer changes its own while the thread reads.
-        listings = [Listing(source.kind, dict(source.items)) for source in dirty]
-        return Work(listings, registrations, self._interfaces, self._settings, self._source_spoofing, check)
+        changes = [source.take(everything=everything) for source in dirty]
+        return Work(changes, registrations, self._interfaces, self._settings, self._source_spoofing)
 
     async def _look_at_interfaces(self) -> None:
         """Host endpoints are found by the addresses of interfaces; without any, nobody asks."""
         if not self._sources.host_endpoints.items:
             return
         try:
-            self._interfaces = await asyncio.to_thread(self._read_interfaces)
+            interfaces = await asyncio.to_thread(self._read_interfaces)
         except DataplaneError as error:
             log.warning("The node's interfaces cannot be read, host endpoints stay as they are: %s", error)
+            return
+        if interfaces != self._interfaces:
+            self._interfaces = interfaces
+            self._awake()
 
     def _start_over(self, registrations: Iterable[Registration]) -> None:
         again = [Registration(item.spec.interface_name, item) for item in self._worker.forget()]
@@ -255,20 +299,18 @@ class PolicyAgent:
 
     def _succeeded(self, outcome: Outcome, since: float, waiting: Iterable[asyncio.Future[None]]) -> None:
         _answer(waiting, None)
-        self._metrics.policy_repairs.inc(len(outcome.repaired))
-        for difference in outcome.repaired:
-            log.warning("Policy in the kernel was changed by somebody else and is repaired: %s", difference)
-        if outcome.problems is not None:
-            self._report(frozenset(outcome.problems))
-            self._metrics.policy_staged.set(outcome.staged)
         if outcome.changed:
             self._changed.set()
-            self._metrics.policy_apply_seconds.observe(outcome.seconds)
+            self._metrics.policy_apply_seconds.observe(outcome.ended - outcome.began)
             if since:
-                self._metrics.policy_change_seconds.observe(time.monotonic() - since)
+                self._metrics.policy_change_seconds.observe(outcome.ended - since)
         self._health.pass_("policy")
         if not self.in_force.is_set():
-            log.info("Policy is in force, %.0f ms for all of it", outcome.seconds * 1e3)
+            log.info("Policy is in force, %.0f ms for all of it", (outcome.ended - outcome.began) * 1e3)
+            # What the start has loaded stays. To look for garbage among it would stop every thread for 0.1 s
+            # per 1,000 endpoints, again and again.
+            gc.collect()
+            gc.freeze()
             self.in_force.set()
 
     def _report(self, problems: frozenset[str]) -> None:

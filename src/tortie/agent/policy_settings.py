@@ -22,7 +22,7 @@ _LOOPS: Final[dict[str, Literal["Drop", "Reject", "Disabled"]]] = {
     "reject": "Reject",
     "disabled": "Disabled",
 }
-_PROTOCOLS: Final = {"tcp": 6, "udp": 17}  # IANA protocol numbers
+_PROTOCOLS: Final = {"tcp": 6, "udp": 17, "sctp": 132}  # IANA protocol numbers
 
 
 def felix_spec(configurations: Iterable[FelixConfiguration], node: str) -> FelixConfigurationSpec:

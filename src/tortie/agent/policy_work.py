@@ -4,12 +4,12 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any
 
+from tortie.agent.sources import Changes
 from tortie.dataplane.apply import HostInterface
 from tortie.dataplane.netlink import DataplaneError
 from tortie.dataplane.policy import PolicyDataplane
-from tortie.dataplane.policy_forward import allow_forwarding
 from tortie.dataplane.ruleset import Settings
 from tortie.datastore.informer import Key
 from tortie.model.constants import INTERFACE_PREFIX
@@ -18,7 +18,6 @@ from tortie.model.resources import Resource
 from tortie.policy.engine import PolicyEngine
 from tortie.policy.state import Address, PolicyDelta, PolicyState
 
-R = TypeVar("R", bound=Resource)
 log = logging.getLogger(__name__)
 
 Interfaces = Mapping[str, frozenset[Address]]
@@ -32,46 +31,46 @@ class Registration:
     endpoint: WorkloadEndpoint | None
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """All objects of a kind, as they are now."""
-
-    kind: type[Resource]
-    items: Mapping[Key, Resource]
-
-
 @dataclass(slots=True)
 class Work:
-    """What came in since the last round; `check`: compare the kernel with what was put there."""
+    """What came in since the last round."""
 
-    listings: list[Listing] = field(default_factory=list)
+    changes: list[Changes[Any]] = field(default_factory=list)
     registrations: list[Registration] = field(default_factory=list)
     interfaces: Interfaces = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     source_spoofing: bool = False
-    check: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`changed`: the kernel was changed, which took `seconds`. After a check: what somebody else had changed
-    there, sentences about objects that are not in force as they are written, and how many staged policies
-    select somebody here."""
+    """`changed`: the kernel was changed. Seconds on the clock of time.monotonic: when the work `began`, the
+    change was `computed`, and the kernel had it (`ended`)."""
 
     changed: bool
-    seconds: float
-    repaired: Sequence[str] = ()
-    problems: Sequence[str] | None = None
-    staged: int = 0
+    began: float
+    computed: float
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Sentences about objects that are not in force as they are written, and how many staged policies select
+    somebody here."""
+
+    problems: Sequence[str]
+    staged: int
 
 
 class PolicyWorker:
-    """Feeds the engine and applies what it answers. Blocking; one call at a time, `cut` apart."""
+    """Feeds the engine and applies what it answers. Blocking; one call at a time, but for `cut` and `verify`,
+    which another thread may call meanwhile."""
 
     def __init__(self, node: str, dataplane: PolicyDataplane) -> None:
         self._node = node
         self._dataplane = dataplane
         self._engine: PolicyEngine | None = None
+        self._fed: dict[type[Resource], dict[Key, Resource]] = {}  # what the engine knows
         self._interfaces: Interfaces = {}
 
     @property
@@ -91,17 +90,30 @@ class PolicyWorker:
         return engine.registered if engine else ()
 
     def cut(self) -> int:
-        """End connections that were allowed before the last changes and are not now; return how many. Another
-        thread may `do` meanwhile. Raise DataplaneError; what is left is looked at by the next call."""
+        """End connections that were allowed before the last changes and are not now; return how many. Raise
+        DataplaneError; what is left is looked at by the next call."""
         return self._dataplane.cut()
+
+    def verify(self) -> tuple[list[str], list[str]]:
+        """Compare the kernel with what was put there, and repair it; return what differed, and what stands
+        against the pods' packets outside our table. Raise DataplaneError."""
+        return self._dataplane.repair(), self._forward()
+
+    def findings(self) -> Findings | None:
+        """What the engine has to say about the objects; None while it knows none."""
+        if self._engine is None:
+            return None
+        staged = sum(bool(policy.interfaces) for policy in self._engine.staged())
+        return Findings([str(problem) for problem in self._engine.problems()], staged)
 
     def do(self, work: Work) -> Outcome:
         """Bring the kernel to what the objects say. Raise DataplaneError; the next call makes up for it."""
-        engine, start = self._engine, time.perf_counter()
+        began, engine = time.monotonic(), self._engine
         if engine is None:
             engine = PolicyEngine(self._node)
-        for listing in work.listings:
-            engine.sync(listing.kind, listing.items)
+            self._fed.clear()
+        for change in work.changes:
+            feed(engine, self._fed.setdefault(change.kind, {}), change)
         for registration in work.registrations:
             if registration.endpoint is not None:
                 engine.update_endpoint(registration.endpoint)
@@ -113,30 +125,40 @@ class PolicyWorker:
         engine.allow_source_spoofing(work.source_spoofing)
         self._dataplane.configure(work.settings)
         delta = engine.flush()
+        computed = time.monotonic()
         if self._engine is None:
             self._engine = engine
             self._dataplane.sync(_whole(delta))
         else:
             # An empty one is applied as well: it makes up for one that the kernel refused.
             self._dataplane.apply(delta)
-        seconds = time.perf_counter() - start
-        if not work.check:
-            return Outcome(bool(delta), seconds)
-        problems = [str(problem) for problem in engine.problems()] + _forward()
-        staged = sum(bool(policy.interfaces) for policy in engine.staged())
-        return Outcome(bool(delta), seconds, self._dataplane.repair(), problems, staged)
+        return Outcome(bool(delta), began, computed, time.monotonic())
+
+    def _forward(self) -> list[str]:
+        """Let pods' packets pass a FORWARD chain that drops by default; return what stands against it."""
+        try:
+            said = self._dataplane.allow_forwarding()
+        except DataplaneError as error:
+            return [f"Pods' packets may be dropped by the FORWARD chain of iptables: {error}"]
+        for sentence in said:
+            if "added" in sentence:
+                log.info("%s", sentence)
+        return [sentence for sentence in said if "added" not in sentence]
 
 
-def _forward() -> list[str]:
-    """Let pods' packets pass a FORWARD chain that drops by default; return what stands against it."""
-    try:
-        said = allow_forwarding()
-    except DataplaneError as error:
-        return [f"Pods' packets may be dropped by the FORWARD chain of iptables: {error}"]
-    for sentence in said:
-        if "added" in sentence:
-            log.info("%s", sentence)
-    return [sentence for sentence in said if "added" not in sentence]
+def feed(engine: PolicyEngine, fed: dict[Key, Any], change: Changes[Any]) -> None:
+    """Tell the engine of objects that are others than last time, and of what is gone; `fed`, which is kept
+    current, is what it knows of this kind."""
+    gone = [key for key, resource in change.items.items() if resource is None]
+    if change.complete:
+        gone += fed.keys() - change.items.keys()
+    for key in gone:
+        if fed.pop(key, None) is not None:
+            engine.remove(change.kind, *key)
+    for key, resource in change.items.items():
+        if resource is not None and fed.get(key) is not resource:
+            fed[key] = resource
+            engine.update(resource)
 
 
 def own_interfaces(links: Iterable[HostInterface]) -> Interfaces:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tortie.agent.bird import Bird
+from tortie.agent.floating import FloatingAgent, enabled
 from tortie.agent.health import Health, wait_alive
 from tortie.agent.metrics import Metrics
 from tortie.agent.policy_settings import felix_spec, table_settings
@@ -34,6 +35,7 @@ from tortie.model.nodeinfo import BGPNode, parse_node
 from tortie.model.resources import BGPConfiguration, BlockAffinity, IPAMBlock, IPPool, Node
 from tortie.routing.borrowed import Borrowed, BorrowedIndex
 from tortie.routing.compute import Cluster, compute
+from tortie.routing.floating import routed_by_agents
 from tortie.routing.mtu import MTUError, pod_mtu
 from tortie.routing.pools import parse_claims, parse_pools, tunnels_in_use
 from tortie.routing.state import NodeState
@@ -88,15 +90,20 @@ class Snapshot:
     problems: tuple[str, ...]
 
 
-def take_snapshot(watches: Watches, borrowed: frozenset[Borrowed]) -> Snapshot:
-    """Parse everything that is known now."""
+def take_snapshot(
+    watches: Watches, borrowed: frozenset[Borrowed], floating: frozenset[Borrowed] = frozenset()
+) -> Snapshot:
+    """Parse everything that is known now. `floating` are addresses that float on other nodes: some are
+    routed like borrowed ones."""
     raw_pools = tuple(watches.pools.items.values())
     nodes = tuple(parse_node(node) for node in watches.nodes.items.values())
     pools, pool_problems = parse_pools(raw_pools)
     claims, claim_problems = parse_claims(watches.affinities.items.values())
     node_problems = tuple(problem for node in nodes for problem in node.problems)
     return Snapshot(
-        Cluster(nodes, pools, claims, borrowed), raw_pools, node_problems + pool_problems + claim_problems
+        Cluster(nodes, pools, claims, borrowed | routed_by_agents(floating, pools, claims)),
+        raw_pools,
+        node_problems + pool_problems + claim_problems,
     )
 
 
@@ -114,6 +121,7 @@ class Reconciler:
         tunnels: TunnelAddresses,
         bird: Bird | None,
         configure_policy: Callable[[TableSettings, bool], None],
+        floating: FloatingAgent,
         health: Health,
         metrics: Metrics,
     ) -> None:
@@ -125,6 +133,7 @@ class Reconciler:
         self._tunnels = tunnels
         self._bird = bird
         self._configure_policy = configure_policy
+        self._floating = floating
         self._health = health
         self._metrics = metrics
         self._applied: NodeState | None = None
@@ -135,6 +144,7 @@ class Reconciler:
         self._borrowed = BorrowedIndex[Key]()
         self._blocks_changed = asyncio.Event()
         watches.blocks.on_change(self._blocks_changed.set)
+        floating.on_change(self._changed.set)
         for watch in (watches.nodes, watches.pools, watches.affinities, watches.bgp, watches.felix):
             watch.on_change(self._changed.set)
 
@@ -144,6 +154,9 @@ class Reconciler:
             await watch.synced.wait()
         self._health.pass_("datastore")
         self._read_borrowed()
+        await self._floating.begin(
+            enabled(felix_spec(self._watches.felix.items.values(), self._identity.node.name))
+        )
         retry = _FIRST_RETRY
         resync = True
         while True:
@@ -179,7 +192,7 @@ class Reconciler:
 
     async def _round(self, resync: bool) -> bool:
         """One pass; return whether all went well. `resync`: check the kernel even if nothing changed."""
-        snapshot = take_snapshot(self._watches, self._borrowed.addresses)
+        snapshot = take_snapshot(self._watches, self._borrowed.addresses, self._floating.elsewhere)
         good = await self._keep_tunnels(snapshot)
         if resync:
             good = await self._check_own_node() and good
@@ -199,6 +212,7 @@ class Reconciler:
             table_settings(own, snapshot.cluster, felix, bgp, self._settings.endpoint_to_host),
             felix.workload_source_spoofing == "Any",
         )
+        self._floating.configure(enabled(felix))
         outcome = compute(own, link, snapshot.cluster, self._settings.mtu)
         good = await self._apply(outcome.state, resync) and good
         bgp_problems = await self._configure_bird(snapshot)

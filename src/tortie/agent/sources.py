@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from tortie.datastore.backoff import Backoff
 from tortie.datastore.informer import Informer, Key
-from tortie.datastore.interface import Datastore, DatastoreError, NotFoundError
+from tortie.datastore.interface import Datastore, DatastoreError, Event, NotFoundError
 from tortie.model.resources import Resource
 
 R = TypeVar("R", bound=Resource)
@@ -19,6 +20,27 @@ _MAX_WAIT: Final = 30.0
 _NOTHING: Final = "metadata.name=tortie-asks-whether-this-kind-is-served"
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes(Generic[R]):
+    """What changed of a kind, None for what is gone; `complete`: these are all objects that there are."""
+
+    kind: type[R]
+    items: Mapping[Key, R | None]
+    complete: bool
+
+
+class _Noting(Informer[R]):
+    """Notes which objects its watch changed: there may be many more."""
+
+    def __init__(self, datastore: Datastore, kind: type[R]) -> None:
+        super().__init__(datastore, kind)
+        self.noted: set[Key] = set()
+
+    def _apply(self, event: Event[R]) -> None:
+        super()._apply(event)
+        self.noted.add((event.object.metadata.namespace, event.object.metadata.name))
 
 
 class Source(Generic[R]):
@@ -34,7 +56,8 @@ class Source(Generic[R]):
         self._kinds = kinds
         self._kind = kinds[0]
         self._ask_again = ask_again
-        self._informer: Informer[R] | None = None
+        self._informer: _Noting[R] | None = None
+        self._taken: Mapping[Key, R] | None = None  # the informer's objects, when they were last taken
         self._callbacks: list[Callable[[], None]] = []
 
     @property
@@ -53,6 +76,18 @@ class Source(Generic[R]):
         """The latest known state."""
         return self._informer.items if self._informer else {}
 
+    def take(self, *, everything: bool) -> Changes[R]:
+        """What changed since the last call; all there is when `everything` is wanted, or after another list.
+        For one reader, which may keep the answer while the watch goes on."""
+        informer = self._informer
+        if informer is None:
+            return Changes(self._kind, {}, complete=True)
+        keys, informer.noted = informer.noted, set()
+        if everything or informer.items is not self._taken:  # a list brings a mapping of its own
+            self._taken = informer.items
+            return Changes(self._kind, dict(informer.items), complete=True)
+        return Changes(self._kind, {key: informer.items.get(key) for key in keys}, complete=False)
+
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call `callback` when `settled` is set and after each change; it must neither block nor raise."""
         self._callbacks.append(callback)
@@ -63,7 +98,7 @@ class Source(Generic[R]):
             kind = await self._served()
             if kind is not None:
                 self._kind = kind
-                self._informer = Informer(self._datastore, kind)
+                self._informer = _Noting(self._datastore, kind)
                 self._informer.on_change(self._notify)
                 await self._informer.run()
             if not self.settled.is_set():

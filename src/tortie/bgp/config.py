@@ -213,7 +213,7 @@ def _mesh(config: BirdConfig, own: IPv4Address) -> str:
         f"  hold time {HOLD_TIME};",
         "  connect delay time 2;",
         "  connect retry time 5;",
-        "  error wait time 5, 30;",
+        "  error wait time 2, 5;",
         "  ipv4 {",
         "    gateway recursive;",
         "    next hop self;",

@@ -22,15 +22,19 @@ _SUMMARY: Final = re.compile(
     r"(?P<since>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\S+)(?:\s+(?P<info>.*\S))?\s*$"
 )
 _ROUTES: Final = re.compile(r"^Routes:\s+(\d+) imported,(?: (\d+) filtered,)? (\d+) exported")
+_INTERFACE: Final = re.compile(r"^(?P<name>\S+) \S+ \(index=(?P<index>\d+)")
 _PREFIX: Final = re.compile(r"^(\d+\.\d+\.\d+\.\d+/\d+)\s")
 
 # Reply codes (BIRD sources, doc/reply_codes).
 _CODE_VERSION: Final = 1000
+_CODE_INTERFACE: Final = 1001
 _CODE_PROTOCOL: Final = 1002
 _CODE_PROTOCOL_DETAILS: Final = 1006
 _CODE_ROUTE: Final = 1007
 _CODE_STATUS: Final = 1011
 _CODE_STATE: Final = 13
+_KERNEL_PROTOCOL: Final = "kernel1"  # BIRD's name of the first `protocol kernel` without one
+
 _CODE_RECOVERY: Final = 24  # "Graceful restart recovery in progress"
 
 
@@ -70,6 +74,7 @@ class BGPPeerStatus:
     info: str
     imported: int = 0
     exported: int = 0
+    restarting: bool = False  # it announced a graceful restart, and its routes stay for that time (RFC 4724)
 
     @property
     def established(self) -> bool:
@@ -101,6 +106,7 @@ class _PeerDraft:
             info=self.fields.get("Last error", self.info),
             imported=int(routes[1]) if routes else 0,
             exported=int(routes[3]) if routes else 0,
+            restarting="Neighbor graceful restart active" in self.fields,
         )
 
 
@@ -147,6 +153,14 @@ class BirdControl:
     def configure(self) -> str:
         """Read the configuration file again; only sessions that changed restart. Return BIRD's words."""
         return self.command("configure")[-1].text
+
+    def interfaces(self) -> dict[str, int]:
+        """Index of every device that BIRD knows of, by name."""
+        return parse_interfaces(self.command("show interfaces"))
+
+    def write_routes_anew(self) -> None:
+        """Run the filter to the kernel for every route again. Routes that are right stay as they are."""
+        self.command(f"reload out {_KERNEL_PROTOCOL}")
 
     def shut_down_gracefully(self) -> None:
         """Stop BIRD so that peers keep our routes for the restart time and the kernel keeps theirs."""
@@ -222,12 +236,17 @@ def parse_peers(reply: Sequence[ReplyLine]) -> list[BGPPeerStatus]:
                 else None
             )
         elif line.code == _CODE_PROTOCOL_DETAILS and draft:
-            key, colon, value = line.text.strip().partition(":")
-            if colon:
-                draft.fields.setdefault(key, value.strip())
+            key, _colon, value = line.text.strip().partition(":")
+            draft.fields.setdefault(key, value.strip())
     if draft:
         peers.append(draft.finish())
     return sorted(peers, key=lambda peer: peer.name)
+
+
+def parse_interfaces(reply: Sequence[ReplyLine]) -> dict[str, int]:
+    """Meaning of `show interfaces`: the kernel's index of each device, by name."""
+    found = (_INTERFACE.match(line.text) for line in reply if line.code == _CODE_INTERFACE)
+    return {match["name"]: int(match["index"]) for match in found if match}
 
 
 def parse_prefixes(reply: Sequence[ReplyLine]) -> list[IPv4Network]:

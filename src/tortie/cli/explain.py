@@ -1,4 +1,5 @@
-"""`policy explain`: which tier, policy and rule decide about a connection."""
+"""`policy explain`: which tier, policy and rule decide about a connection. What is said about host endpoints
+stands in `explain_host`."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,19 +13,30 @@ from tortie.cli import output
 from tortie.cli.connection import Settings, ask_objects
 from tortie.cli.constraints import RefusedError
 from tortie.cli.documents import Document
+from tortie.cli.explain_host import applied_to_host, failsafes_of, host_document, host_text
+from tortie.cli.explanations import (
+    connection,
+    first_line,
+    side_document,
+    side_lines,
+    tier_documents,
+    tier_lines,
+)
 from tortie.cli.objects import Objects
 from tortie.cli.reading import DEFAULT_NAMESPACE
 from tortie.datastore.interface import Datastore, NotFoundError, UnavailableError
 from tortie.model.endpoints import workload_endpoint
+from tortie.model.felix import FelixConfiguration
 from tortie.model.policies import GlobalNetworkSet, HostEndpoint, NetworkSet, Tier
 from tortie.model.policy_natives import EndpointSlice, EndpointSliceV1Beta1, Namespace, ServiceAccount
 from tortie.model.policy_values import PROTOCOLS_WITH_PORTS, protocol_name, protocol_number
 from tortie.model.resources import Pod, Resource
-from tortie.policy.evaluate import Step, describe
-from tortie.policy.explain import Explained, Explanation, explain
+from tortie.policy.evaluate import Direction
+from tortie.policy.explain import Explanation, explain, explain_host
+from tortie.policy.explain_host import host_view
 from tortie.policy.snapshot import snapshot
 from tortie.policy.sources import POLICY_SOURCES
-from tortie.policy.state import Address, PolicyKey, WorkloadRules
+from tortie.policy.state import Address, WorkloadRules
 
 # Everything that a snapshot is made of; endpoint slices come extra, for they have two API versions.
 _KINDS: Final[tuple[type[Resource], ...]] = (
@@ -35,18 +47,21 @@ _KINDS: Final[tuple[type[Resource], ...]] = (
     GlobalNetworkSet,
     HostEndpoint,
     Tier,
+    FelixConfiguration,
     *POLICY_SOURCES,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A pod, and the other end of a connection from it (`outgoing`) or to it, if there is one."""
+    """A pod or a host endpoint, and the ends of a connection (pods or addresses) that are given."""
 
     namespace: str
     pod: str
-    other: str = ""
-    outgoing: bool = False
+    host_endpoint: str = ""
+    source: str = ""
+    destination: str = ""
+    address: str = ""
     protocol: int = 0
     port: int | None = None
 
@@ -57,12 +72,16 @@ def policy() -> None:
 
 
 @policy.command("explain")
-@click.argument("pod")
+@click.argument("pod", required=False)
 @click.option("-n", "--namespace", default=DEFAULT_NAMESPACE, show_default=True, help="The POD's.")
 @click.option("--from", "source", metavar="POD|ADDRESS", help="Who connects to the POD.")
 @click.option("--to", "destination", metavar="POD|ADDRESS", help="To whom the POD connects.")
 @click.option("--port", type=click.IntRange(1, 65535), help="The destination's port.")
 @click.option("--protocol", default="tcp", show_default=True, help="Name, or number.")
+@click.option(
+    "--host-endpoint", metavar="NAME", help="Instead of a POD: a HostEndpoint, its node's interface."
+)
+@click.option("--address", help="The node's address, for a HostEndpoint without expectedIPs.")
 @click.option(
     "-o",
     "--output",
@@ -74,18 +93,29 @@ def policy() -> None:
 @click.pass_obj
 def explain_command(
     settings: Settings,
-    pod: str,
+    pod: str | None,
     namespace: str,
     source: str | None,
     destination: str | None,
     port: int | None,
     protocol: str,
+    host_endpoint: str | None,
+    address: str | None,
     form: str,
 ) -> None:
     """Say which tier, policy and rule decide about a connection of POD, or, without --from and --to, which
-    policies apply to it. A pod of another namespace is written NAMESPACE/POD."""
-    if source and destination:
+    policies apply to it. A pod of another namespace is written NAMESPACE/POD.
+
+    With --host-endpoint, about a connection through that interface of its node: --from alone is to the node
+    itself, --to alone is from the node, both is what the node forwards."""
+    if (pod is None) == (host_endpoint is None):
+        raise click.UsageError("Give a POD, or a host endpoint with --host-endpoint NAME.")
+    if pod is not None and source and destination:
         raise click.UsageError("Give --from or --to: the other end is the POD.")
+    if pod is not None and address:
+        raise click.UsageError("--address goes with --host-endpoint: a POD has its own.")
+    if address and not _is_address(address):
+        raise click.UsageError(f"--address {address!r} must be an IPv4 or IPv6 address.")
     try:
         number = protocol_number(protocol)
     except ValueError as error:
@@ -94,7 +124,16 @@ def explain_command(
         raise click.UsageError(
             f"--port is missing: a policy may allow some ports of {protocol_name(number)} and deny others."
         )
-    question = Question(namespace, pod, source or destination or "", bool(destination), number, port)
+    question = Question(
+        namespace,
+        pod or "",
+        host_endpoint or "",
+        source or "",
+        destination or "",
+        address or "",
+        number,
+        port,
+    )
 
     async def answer(objects: Objects) -> tuple[Document, str]:
         if objects.backend != "kubernetes":
@@ -106,6 +145,14 @@ def explain_command(
 
     body, text = ask_objects(settings, answer)
     click.echo(text if form == "text" else output.dump(body, form), nl=False)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 async def _resources(store: Datastore) -> list[Resource]:
@@ -131,15 +178,18 @@ def _answer(resources: list[Resource], question: Question) -> tuple[Document, st
     pods = {
         (item.metadata.namespace, item.metadata.name): item for item in resources if isinstance(item, Pod)
     }
-    subject = _pod(pods, question.namespace, question.pod)
+    source = _end(pods, question, question.source)
+    destination = _end(pods, question, question.destination)
     try:
-        if not question.other:
+        if question.host_endpoint:
+            return _at_host(resources, question, source, destination)
+        subject = _pod(pods, question.namespace, question.pod)
+        if source is None and destination is None:
             return _applied(resources, subject)
-        other = _end(pods, question)
         found = explain(
             resources,
-            source=subject if question.outgoing else other,
-            destination=other if question.outgoing else subject,
+            source=subject if source is None else source,
+            destination=subject if destination is None else destination,
             protocol=question.protocol,
             port=question.port,
         )
@@ -157,75 +207,56 @@ def _pod(pods: dict[tuple[str, str], Pod], namespace: str, name: str) -> Pod:
     return found
 
 
-def _end(pods: dict[tuple[str, str], Pod], question: Question) -> Pod | Address:
+def _end(pods: dict[tuple[str, str], Pod], question: Question, end: str) -> Pod | Address | None:
+    if not end:
+        return None
     try:
-        return ip_address(question.other)
+        return ip_address(end)
     except ValueError:
-        namespace, slash, name = question.other.rpartition("/")
+        namespace, slash, name = end.rpartition("/")
         return _pod(pods, namespace if slash else question.namespace, name)
+
+
+def _at_host(
+    resources: list[Resource],
+    question: Question,
+    source: Pod | Address | None,
+    destination: Pod | Address | None,
+) -> tuple[Document, str]:
+    """Raise ValueError."""
+    name = question.host_endpoint
+    if source is None and destination is None:
+        return applied_to_host(host_view(resources, name), failsafes_of(resources, name))
+    found = explain_host(
+        resources,
+        name,
+        source,
+        destination,
+        protocol=question.protocol,
+        port=question.port,
+        failsafes=failsafes_of(resources, name),
+        address=ip_address(question.address) if question.address else None,
+    )
+    return host_document(found), host_text(found)
 
 
 # --- a connection -------------------------------------------------------------------------------------------
 
 
 def _document(found: Explanation) -> Document:
-    packet = found.packet
+    sides = (found.egress, found.ingress)
     return {
-        "connection": {
-            "source": str(packet.source),
-            "destination": str(packet.destination),
-            "protocol": protocol_name(packet.protocol),
-            **({"port": packet.destination_port} if packet.destination_port is not None else {}),
-        },
+        "connection": connection(found.packet),
         "allowed": found.allowed,
-        "decisions": [_side(side) for side in (found.egress, found.ingress) if side is not None],
+        "decisions": [side_document(side) for side in sides if side is not None],
     }
-
-
-def _side(side: Explained) -> Document:
-    verdict = side.verdict
-    decided = {"tier": verdict.tier} if verdict.tier else {}
-    if verdict.policy is not None:
-        decided |= _key(verdict.policy)
-    if side.rule:
-        decided["rule"] = side.rule
-    return {
-        "direction": str(side.direction),
-        "pod": side.pod,
-        "namespace": side.namespace,
-        "allowed": verdict.allowed,
-        "reason": verdict.reason,
-        "decidedBy": decided,
-        "steps": [_step(step) for step in verdict.steps],
-    }
-
-
-def _step(step: Step) -> Document:
-    return {**_key(step.policy), "tier": step.tier, "rule": step.rule, "action": str(step.action)}
-
-
-def _key(key: PolicyKey) -> Document:
-    return {"kind": key.kind, "name": key.name, **({"namespace": key.namespace} if key.namespace else {})}
 
 
 def _text(found: Explanation) -> str:
-    packet = found.packet
-    ends = [
-        f"{address}{f' ({side.namespace}/{side.pod})' if side is not None else ''}"
-        for address, side in ((packet.source, found.egress), (packet.destination, found.ingress))
-    ]
-    port = f" port {packet.destination_port}" if packet.destination_port is not None else ""
-    lines = [f"{protocol_name(packet.protocol)} from {ends[0]} to {ends[1]}{port}"]
-    for side in (found.egress, found.ingress):
-        if side is None:
-            continue
-        verdict = side.verdict
-        word = "allowed" if verdict.allowed else "denied"
-        lines.append(f"{side.direction} of {side.namespace}/{side.pod}: {word}. {verdict.reason}")
-        if side.rule:
-            lines.append(f"    rule: {side.rule}")
-        passed = [step for step in verdict.steps[:-1] if step.policy != verdict.policy or step.tier]
-        lines += [f"    before: {describe(step.policy)} says {step.action}" for step in passed]
+    sides = [side for side in (found.egress, found.ingress) if side is not None]
+    lines = [first_line(found.packet, sides)]
+    for side in sides:
+        lines += side_lines(side)
     lines.append(f"Verdict: {'allowed' if found.allowed else 'denied'}")
     return "\n".join(lines) + "\n"
 
@@ -246,15 +277,7 @@ def _applied(resources: list[Resource], pod: Pod) -> tuple[Document, str]:
         "pod": pod.metadata.name,
         "namespace": pod.metadata.namespace,
         "interface": rules.interface,
-        "tiers": [
-            {
-                "name": tier.name,
-                "defaultAction": "Pass" if tier.default_pass else "Deny",
-                "ingress": [_key(key) for key in tier.ingress],
-                "egress": [_key(key) for key in tier.egress],
-            }
-            for tier in rules.tiers
-        ],
+        "tiers": tier_documents(rules.tiers),
         "profiles": [key.name for key in rules.profiles],
     }
     return body, _applied_text(name, rules)
@@ -264,12 +287,7 @@ def _applied_text(name: str, rules: WorkloadRules) -> str:
     lines = [f"{name} on {rules.interface}"]
     for direction in ("ingress", "egress"):
         lines.append(f"{direction}:")
-        for tier in rules.tiers:
-            keys = tier.ingress if direction == "ingress" else tier.egress
-            if keys:
-                end = "goes on to the next tier" if tier.default_pass else "denied"
-                lines.append(f"    tier {tier.name} (what no policy of it decides: {end})")
-                lines += [f"        {describe(key)}" for key in keys]
+        lines += tier_lines(rules.tiers, Direction(direction.capitalize()))
         profiles = ", ".join(key.name for key in rules.profiles) or "none"
         lines.append(f"    then profiles: {profiles}; what they do not allow is denied")
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ from tortie.cli.inputs import Source
 from tortie.cli.kinds import Kind, UnknownKindError, kind_titled
 from tortie.cli.native import NODE_FIELDS
 from tortie.cli.parsing import Path, parse_path, render_path
+from tortie.model.endpoint_validation import node_problems
 from tortie.model.registry import CRD_KINDS, ETCD_ONLY_KINDS
 from tortie.model.resources import Resource
 from tortie.model.validation import problems
@@ -180,6 +181,9 @@ def typed(value: dict[str, Any], kind: Kind) -> Resource | None:
 
 def _rules(value: dict[str, Any], kind: Kind) -> Iterator[Fault]:
     """What the kind's own validation says."""
+    if kind.title == "Node":
+        for problem in node_problems(value.get("spec") or {}):
+            yield Fault(parse_path(problem.field), problem.value, problem.rule)
     try:
         resource = typed(with_defaults(kind, value), kind)
     except msgspec.ValidationError as error:

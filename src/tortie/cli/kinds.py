@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from tortie.cli import columns, native
+from tortie.cli import columns, kubernetes_policies, native
 from tortie.cli.columns import Columns, from_spec
 from tortie.cli.documents import API_VERSION, Document, document, spec_of, stored_kind
-from tortie.model.policy_natives import Namespace, ServiceAccount
+from tortie.model.policy_natives import KubernetesNetworkPolicy, Namespace, ServiceAccount
 from tortie.model.resources import (
     CALICO_GROUP_VERSION,
     CRD_GROUP_VERSION,
@@ -46,7 +46,7 @@ class Kind:
     `stored` is its kind in the datastore where that has another name. `sources` are the native kinds that it
     is read from when the datastore is Kubernetes. `refused` says which verbs it does not have and why; a
     reason in `only_etcd` concerns Kubernetes only, where the kind is derived. `typed` reads a kind that etcd
-    keeps in a form of its own.
+    keeps in a form of its own. `guest` is a native kind that Kubernetes shows beside this one's own objects.
     """
 
     title: str
@@ -62,6 +62,7 @@ class Kind:
     only_etcd: dict[Verb, str] = field(default_factory=dict)
     in_tiers: bool = False
     typed: type[Resource] | None = None
+    guest: type[Resource] | None = None
 
     @property
     def plural(self) -> str:
@@ -89,7 +90,8 @@ class Kind:
     def to_document(self, resource: Resource) -> Document | None:
         """The v3 form; None for an object that does not exist for people: a pod without an endpoint, a block
         that is being deleted."""
-        body = self.convert(resource) if type(resource) in self.sources else _from_stored(resource)
+        derived = type(resource) in (*self.sources, self.guest)
+        body = self.convert(resource) if derived else _from_stored(resource)
         if body is None or body["spec"].get("deleted") in (True, "true"):
             return None
         if self.title == "BlockAffinity":
@@ -97,8 +99,14 @@ class Kind:
             body["spec"] = {**body["spec"], "deleted": False}
         return {**body, "kind": self.title}
 
-    def reason_against(self, verb: Verb, backend: Backend) -> str:
-        """Why `verb` is not possible; nothing when it is."""
+    def is_guest(self, name: str) -> bool:
+        """Whether an object of this name is of the kind `guest`."""
+        return self.guest is not None and name.startswith(kubernetes_policies.PREFIX)
+
+    def reason_against(self, verb: Verb, backend: Backend, name: str) -> str:
+        """Why `verb` is not possible with this object; nothing when it is."""
+        if self.is_guest(name):
+            return kubernetes_policies.reason_against(name)
         return self.refused.get(verb) or (self.only_etcd.get(verb, "") if backend == "kubernetes" else "")
 
 
@@ -123,7 +131,13 @@ _PROFILE_DERIVED: Final = (
 )
 
 
-def _policy(title: str, namespaced: bool, *names: str) -> Kind:
+def _policy(
+    title: str,
+    namespaced: bool,
+    *names: str,
+    guest: type[Resource] | None = None,
+    convert: Convert = _from_stored,
+) -> Kind:
     return Kind(
         title,
         names,
@@ -132,6 +146,8 @@ def _policy(title: str, namespaced: bool, *names: str) -> Kind:
         columns.policy,
         namespaced=namespaced,
         in_tiers=True,
+        guest=guest,
+        convert=convert,
     )
 
 
@@ -262,6 +278,8 @@ KINDS: Final = (
         "policies",
         "pol",
         "pols",
+        guest=KubernetesNetworkPolicy,
+        convert=kubernetes_policies.policy_document,
     ),
     Kind(
         "NetworkSet",

@@ -31,6 +31,7 @@ from tortie.cli.documents import (
     with_metadata_of,
 )
 from tortie.cli.kinds import KINDS, Backend, Kind, Verb, kind_titled
+from tortie.cli.kubernetes_policies import PREFIX
 from tortie.cli.pools import retire
 from tortie.datastore.interface import (
     AlreadyExistsError,
@@ -70,7 +71,10 @@ class Objects:
         """All objects of a kind, tiers in their order, others by namespace and name; an empty namespace means
         all of them."""
         scope = namespace if kind.namespaced else ""
-        listings = [await self.store.list(source, scope) for source in kind.reads(self.backend)]
+        read = kind.reads(self.backend)
+        if kind.guest is not None and self.backend == "kubernetes":
+            read = (*read, kind.guest)
+        listings = [await self.store.list(source, scope) for source in read]
         items = [body for listing in listings for item in listing.items if (body := kind.to_document(item))]
         if kind.title == "Profile" and self.backend == "kubernetes":
             items.append(native.default_allow_profile())
@@ -88,6 +92,8 @@ class Objects:
                 if name_of(item) == name:
                     return item
             raise NotFoundError(f"{kind.title} {name} does not exist")
+        elif kind.guest is not None and kind.is_guest(name) and self.backend == "kubernetes":
+            resource = await self.store.get(kind.guest, name.removeprefix(PREFIX), namespace)
         else:
             resource = await self._find(kind, name, namespace)
         body = kind.to_document(resource)
@@ -173,7 +179,7 @@ class Objects:
 
     def allow(self, kind: Kind, verb: Verb, name: str) -> None:
         """Raise RefusedError when the kind does not have the verb in this datastore."""
-        reason = kind.reason_against(verb, self.backend)
+        reason = kind.reason_against(verb, self.backend, name)
         if reason:
             words = {"create": "created", "change": "changed", "delete": "deleted"}[verb]
             raise RefusedError(f"{kind.title} {name} cannot be {words}: {reason}")

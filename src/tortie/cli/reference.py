@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from tortie.cli.kinds import KINDS, Kind, Verb
+from tortie.cli.kubernetes_policies import PREFIX, reason_against
 from tortie.cli.main import main
 
 _HEAD: Final = (
@@ -89,6 +90,8 @@ def _limits(kind: Kind) -> str:
             parts.append(f"to write{where}: {next(iter(reasons.values()))}")
         else:
             parts += [f"{_VERBS[verb]}{where}: {reason}" for verb, reason in reasons.items()]
+    if kind.guest is not None:
+        parts.append(f"to write `{PREFIX}*`: {reason_against(PREFIX + 'NAME')}")
     return "; ".join(parts)
 
 

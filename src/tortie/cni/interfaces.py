@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 from tortie.cni.waiting import in_thread, outcome
-from tortie.dataplane.workload_link import Departure, WorkloadEnds, WorkloadLink
+from tortie.dataplane.workload_link import Address, BegunLink, Departure, WorkloadEnds, WorkloadLink
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,11 @@ BURY_AFTER_SECONDS: Final = 0.2
 class WorkloadDataplane(Protocol):
     """Makes and removes pods' interfaces, blocking. Implemented by tortie.dataplane.workload."""
 
-    def add(self, link: WorkloadLink) -> WorkloadEnds:
-        """Make the interface as a whole or not at all. Raise DataplaneError."""
+    def begin(self, link: WorkloadLink) -> BegunLink | None:
+        """Make what needs no address, or nothing (None). Raise DataplaneError."""
+
+    def add(self, link: WorkloadLink, begun: BegunLink | None = None) -> WorkloadEnds:
+        """Make the interface, or complete it, as a whole or not at all. Raise DataplaneError."""
 
     def detach(self, departures: Sequence[Departure]) -> set[str]:
         """Take interfaces out of service; absent ones are fine. Return the names that are another
@@ -34,6 +37,9 @@ class WorkloadDataplane(Protocol):
 
     def standing(self) -> list[Departure]:
         """The interfaces of all pods on this node. Raise DataplaneError."""
+
+    def addresses(self, departure: Departure) -> tuple[Address, ...]:
+        """What an interface was made with; nothing when it is another's. Raise DataplaneError."""
 
     def check(self, link: WorkloadLink) -> list[str]:
         """What differs, one sentence each. Raise DataplaneError."""
@@ -58,9 +64,13 @@ class Interfaces:
         self._quick.shutdown(wait=False)
         self._slow.shutdown(wait=False)
 
-    async def add(self, link: WorkloadLink) -> WorkloadEnds:
-        """Make an interface. Raise DataplaneError."""
-        return await in_thread(self._quick, lambda: self._workloads.add(link))
+    async def begin(self, link: WorkloadLink) -> BegunLink | None:
+        """Make what needs no address, while addresses are being assigned. Raise DataplaneError."""
+        return await in_thread(self._quick, lambda: self._workloads.begin(link))
+
+    async def add(self, link: WorkloadLink, begun: BegunLink | None) -> WorkloadEnds:
+        """Make an interface, or complete it. Raise DataplaneError."""
+        return await in_thread(self._quick, lambda: self._workloads.add(link, begun))
 
     async def check(self, link: WorkloadLink) -> list[str]:
         """What differs, one sentence each. Raise DataplaneError."""
@@ -69,6 +79,10 @@ class Interfaces:
     async def standing(self) -> list[Departure]:
         """The interfaces of all pods on this node. Raise DataplaneError."""
         return await in_thread(self._quick, self._workloads.standing)
+
+    async def addresses(self, departure: Departure) -> tuple[Address, ...]:
+        """What an interface was made with; nothing when it is another's. Raise DataplaneError."""
+        return await in_thread(self._quick, lambda: self._workloads.addresses(departure))
 
     async def detach(self, departure: Departure) -> bool:
         """Take an interface out of service; it is deleted soon. Return whether no container has its name now.

@@ -5,9 +5,7 @@ DEL needs neither the namespace nor the datastore (see removal.py). CHECK, STATU
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -20,18 +18,18 @@ from tortie.cni.cluster import Cluster, LockedError, Watched
 from tortie.cni.config import Request
 from tortie.cni.delegate import HOST_ROOT, Delegate, configured_routes, destinations
 from tortie.cni.errors import CNIError
-from tortie.cni.guard import EndpointPolicy
+from tortie.cni.guard import EndpointPolicy, FloatingAddresses
 from tortie.cni.interfaces import Interfaces, WorkloadDataplane
 from tortie.cni.journal import Journal
 from tortie.cni.removal import Removal
 from tortie.cni.result import Assignment
 from tortie.cni.shim import version_of
-from tortie.cni.waiting import all_done, outcome
+from tortie.cni.waiting import both, outcome
 from tortie.cni.wishes import Wish
 from tortie.dataplane import netns
 from tortie.dataplane.netlink import DataplaneError
 from tortie.dataplane.workload import InterfaceExistsError
-from tortie.dataplane.workload_link import DEFAULT_ROUTES, Address, WorkloadEnds, WorkloadLink
+from tortie.dataplane.workload_link import DEFAULT_ROUTES, Address, BegunLink, WorkloadEnds, WorkloadLink
 from tortie.datastore.interface import (
     ConflictError,
     Datastore,
@@ -39,7 +37,9 @@ from tortie.datastore.interface import (
 )
 from tortie.ipam.errors import AddressTakenError, BadRequestError, NoAddressError
 from tortie.ipam.request import AddressRequest
-from tortie.model.endpoints import workload_endpoint
+from tortie.ipam.turns import Turns
+from tortie.model.endpoints import WorkloadEndpoint, workload_endpoint
+from tortie.model.floating import FloatingError
 from tortie.model.resources import Pod, PodIP
 
 log = logging.getLogger(__name__)
@@ -64,14 +64,6 @@ class AddressAllocator(Protocol):
         """Release all addresses of `handle_id`; none is fine. Raise DatastoreError."""
 
 
-@dataclass(slots=True)
-class _Turn:
-    """Who waits for one interface name."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
-
-
 class Plugin:
     """Serves requests of one node. Requests for one pod follow each other, others run at the same time."""
 
@@ -85,6 +77,7 @@ class Plugin:
         journal_dir: Path,
         default_mtu: Callable[[], int],
         policy: EndpointPolicy | None = None,
+        floating: FloatingAddresses | None = None,
         watched: Watched | None = None,
         limited: Callable[[], str] | None = None,
         host_root: Path = HOST_ROOT,
@@ -94,13 +87,14 @@ class Plugin:
         self._allocator = allocator
         self._default_mtu = default_mtu
         self._policy = policy
+        self._floating = floating
         self._limited = limited
         self._cluster = Cluster(datastore, watched or Watched())
         self._annotations = Annotations(datastore, self._cluster)
         self._delegate = Delegate(datastore, node, host_root)
         self._interfaces = Interfaces(workloads)
         self._journal = Journal(journal_dir)
-        self._turns: dict[str, _Turn] = {}
+        self._turns = Turns()
         self._unfinished: dict[Path, asyncio.Task[None]] = {}  # DELs, by their entry in the journal
         self._finishing = asyncio.Semaphore(FINISHING)
         self._removal = Removal(
@@ -112,7 +106,8 @@ class Plugin:
             delegate=self._delegate,
             interfaces=self._interfaces,
             policy=policy,
-            turn=self._turn,
+            floating=floating,
+            turn=self._turns.of,
         )
 
     async def close(self) -> None:
@@ -145,9 +140,9 @@ class Plugin:
             case "GC":
                 await self._removal.collect(request, process)
             case _:
-                async with self._turn(request.host_name):
+                async with self._turns.of(request.host_name):
                     if request.command == "ADD":
-                        async with self._turn(request.handle):  # a DEL of it may not be finished
+                        async with self._turns.of(request.handle):  # a DEL of it may not be finished
                             return await self._add(request, payload, namespace, process)
                     if request.command == "DEL":
                         await self._del(request, payload, process)
@@ -169,7 +164,7 @@ class Plugin:
                 self._journal.drop(path)
                 continue
             try:
-                turns = (self._turn(request.host_name), self._turn(request.handle))
+                turns = (self._turns.of(request.host_name), self._turns.of(request.handle))
                 async with asyncio.timeout(REQUEST_SECONDS), turns[0], turns[1]:
                     await self._removal.remove(request, None)
                     self._journal.drop(path)
@@ -182,25 +177,18 @@ class Plugin:
             done += 1
         return done
 
+    async def retell(self) -> None:
+        """Write annotations that an earlier process did not come to. Raise Datastore- or DataplaneError."""
+        await self._annotations.retell(self._node, self._interfaces, self._turns)
+
     def bury(self) -> None:
         """Delete interfaces that an earlier process detached."""
         self._interfaces.bury()
 
-    @asynccontextmanager
-    async def _turn(self, key: str) -> AsyncGenerator[None, None]:
-        turn = self._turns.setdefault(key, _Turn())
-        turn.users += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.users -= 1
-            if not turn.users:
-                del self._turns[key]
-
     # --- ADD ---------------------------------------------------------------------------------------------
 
     async def _add(self, request: Request, payload: bytes, namespace: int | None, process: int) -> bytes:
+        self._annotations.put_off()
         self._check_node(request)
         fd = _namespace(request, namespace) if request.makes_interface else -1
         await readiness.wait_for(request.config.readiness_gates)
@@ -210,11 +198,15 @@ class Plugin:
             wish = wishes.wish(request, asked, home.metadata.annotations if home else {})
             try:
                 labels = home.metadata.labels if home else {}
-                assignment = await self._assign(request, wish, labels, process)
                 if not request.makes_interface:
+                    assignment = await self._assign(request, wish, labels, process)
                     return result.render(request, assignment, None, 0)
+                assignment, begun = await both(
+                    self._assign(request, wish, labels, process), self._begin(request, fd, wish)
+                )
+                wishes.check_floating(wish, assignment.addresses)
                 link = self._link(request, fd, assignment, wish)
-                ends = await self._connect(request, link, pod)
+                ends = await self._connect(request, link, begun, pod)
             except BaseException:
                 await self._take_back(request, payload, process)
                 raise
@@ -279,37 +271,26 @@ class Plugin:
             queues=request.config.num_queues,
         )
 
-    async def _connect(self, request: Request, link: WorkloadLink, pod: Pod | None) -> WorkloadEnds:
+    async def _begin(self, request: Request, namespace: int, wish: Wish) -> BegunLink | None:
+        """The interface as far as it can be made while the datastore is being written."""
+        return await self._interfaces.begin(self._link(request, namespace, Assignment(()), wish))
+
+    async def _connect(
+        self, request: Request, link: WorkloadLink, begun: BegunLink | None, pod: Pod | None
+    ) -> WorkloadEnds:
         """Interface and policy at the same time: the container runs only after the answer."""
-        made: list[WorkloadEnds] = []
-
-        async def make() -> None:
-            made.append(await self._interfaces.add(link))
-
-        calls = [make()]
-        if pod is not None:
-            calls.append(self._guard(request, link, pod))
-        await all_done(*calls)
+        made, endpoint = await both(self._interfaces.add(link, begun), self._guard(request, link, pod))
+        if self._floating is not None and endpoint is not None:
+            await self._floating.endpoint_ready(endpoint)
         if pod is not None:
             self._annotations.write(request, pod, link.addresses)
-        return made[0]
+        return made
 
-    async def _guard(self, request: Request, link: WorkloadLink, pod: Pod) -> None:
-        """Have the pod's policy in force before anything in it runs."""
-        if self._policy is None:
-            return
-        # Its status may still tell the addresses of an earlier sandbox.
-        status = replace(
-            pod.status,
-            pod_ip=str(link.addresses[0]),
-            pod_ips=[PodIP(ip=str(address)) for address in link.addresses],
-        )
-        told = pod.metadata.annotations | annotations(request, link.addresses)
-        endpoint = workload_endpoint(
-            replace(pod, status=status, metadata=replace(pod.metadata, annotations=told))
-        )
-        if endpoint is None:
-            return
+    async def _guard(self, request: Request, link: WorkloadLink, pod: Pod | None) -> WorkloadEndpoint | None:
+        """Have the pod's policy in force before anything in it runs; return the pod's endpoint."""
+        endpoint = _endpoint(request, link, pod) if pod is not None else None
+        if self._policy is None or endpoint is None:
+            return endpoint
         seconds = request.config.policy_setup_timeout_seconds or POLICY_SECONDS
         try:
             async with asyncio.timeout(seconds):
@@ -320,6 +301,7 @@ class Plugin:
                 f"the policy of {request} is not in force after {seconds:g} seconds "
                 "(policy_setup_timeout_seconds); a pod is not started without it",
             ) from error
+        return endpoint
 
     async def _take_back(self, request: Request, payload: bytes, process: int) -> None:
         """Undo an ADD; what cannot be undone now is journalled as a DEL."""
@@ -339,6 +321,7 @@ class Plugin:
 
     async def _del(self, request: Request, payload: bytes, process: int) -> None:
         """The interface now; the address after the answer, when the journal holds the DEL until then."""
+        await self._annotations.drop(request)
         kept = await outcome(self._keep(request, payload))
         await self._removal.detach(request)
         if not isinstance(kept, Exception):
@@ -347,7 +330,7 @@ class Plugin:
             task.add_done_callback(lambda _: self._unfinished.pop(kept, None))
             return
         try:
-            async with self._turn(request.handle):
+            async with self._turns.of(request.handle):
                 await self._removal.release(request, process)
         except (DatastoreError, LockedError, TimeoutError) as error:
             raise CNIError(errors.TRY_LATER, f"{error}; and the DEL cannot be kept: {kept}") from error
@@ -364,7 +347,7 @@ class Plugin:
         await asyncio.sleep(FINISH_AFTER_SECONDS)
         async with self._finishing:
             try:
-                async with asyncio.timeout(REQUEST_SECONDS), self._turn(request.handle):
+                async with asyncio.timeout(REQUEST_SECONDS), self._turns.of(request.handle):
                     await self._removal.release(request, None)
             except Exception as error:
                 log.warning("DEL of %s is kept in %s: %s", request, entry, as_cni_error(error))
@@ -386,6 +369,8 @@ class Plugin:
             wish = Wish(request.config.families, mac=check.previous_mac(request))
             link = self._link(request, _namespace(request, namespace), Assignment(addresses, routes), wish)
             problems += await self._interfaces.check(link)
+            if self._floating is not None:
+                problems += await self._floating.differences(request.host_name)
         if problems:
             raise CNIError(errors.CHECK_FAILED, "; ".join(problems))
 
@@ -413,6 +398,18 @@ def _namespace(request: Request, namespace: int | None) -> int:
     return namespace
 
 
+def _endpoint(request: Request, link: WorkloadLink, pod: Pod) -> WorkloadEndpoint | None:
+    """The pod's endpoint as it is from now on."""
+    # Its status may still tell the addresses of an earlier sandbox.
+    status = replace(
+        pod.status,
+        pod_ip=str(link.addresses[0]),
+        pod_ips=[PodIP(ip=str(address)) for address in link.addresses],
+    )
+    told = pod.metadata.annotations | annotations(request.container_id, link.addresses)
+    return workload_endpoint(replace(pod, status=status, metadata=replace(pod.metadata, annotations=told)))
+
+
 def as_cni_error(error: Exception) -> CNIError:
     """The code and sentence that the runtime gets for an error."""
     match error:
@@ -420,7 +417,7 @@ def as_cni_error(error: Exception) -> CNIError:
             return error
         case NoAddressError() | AddressTakenError() | ConflictError() | LockedError():
             return CNIError(errors.TRY_LATER, str(error))
-        case BadRequestError():
+        case BadRequestError() | FloatingError():
             return CNIError(errors.BAD_CONFIG, str(error))
         case DatastoreError():
             return CNIError(errors.TRY_LATER if error.retryable else errors.DATASTORE_REFUSED, str(error))

@@ -13,7 +13,7 @@ from tortie.cni.cluster import Cluster
 from tortie.cni.config import Request
 from tortie.cni.delegate import Delegate
 from tortie.cni.errors import CNIError
-from tortie.cni.guard import EndpointPolicy
+from tortie.cni.guard import EndpointPolicy, FloatingAddresses
 from tortie.cni.interfaces import Interfaces
 from tortie.cni.waiting import all_done, outcome, value
 from tortie.dataplane.workload_link import Address, Departure
@@ -53,6 +53,7 @@ class Removal:
         delegate: Delegate,
         interfaces: Interfaces,
         policy: EndpointPolicy | None,
+        floating: FloatingAddresses | None,
         turn: Callable[[str], AbstractAsyncContextManager[None]],
     ) -> None:
         self._node = node
@@ -63,6 +64,7 @@ class Removal:
         self._delegate = delegate
         self._interfaces = interfaces
         self._policy = policy
+        self._floating = floating
         self._turn = turn
         self._added: dict[str, float] = {}  # container id to when its last ADD began or ended
 
@@ -112,6 +114,9 @@ class Removal:
         free = await self._interfaces.detach(departure)
         if free and self._policy is not None:
             await self._policy.endpoint_gone(departure.host_name)
+        if free and self._floating is not None:
+            # Before the address can be another pod's.
+            await self._floating.endpoint_gone(departure.host_name)
 
     async def _release(self, request: Request, process: int | None) -> None:
         if request.config.delegates:

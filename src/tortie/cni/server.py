@@ -16,12 +16,13 @@ from tortie.cni.cluster import Watched
 from tortie.cni.config import decode
 from tortie.cni.delegate import HOST_ROOT
 from tortie.cni.errors import CNIError
-from tortie.cni.guard import EndpointPolicy
+from tortie.cni.guard import EndpointPolicy, FloatingAddresses
 from tortie.cni.interfaces import WorkloadDataplane
 from tortie.cni.plugin import AddressAllocator, Plugin
 from tortie.cni.shim import MAX_REQUEST, VERSIONS
+from tortie.dataplane.netlink import DataplaneError
 from tortie.dataplane.workload import Workloads
-from tortie.datastore.interface import Datastore
+from tortie.datastore.interface import Datastore, DatastoreError
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,9 @@ class CNIServer:
     """Listens for the shim on this node.
 
     `default_mtu` is asked at each ADD without an `mtu` of its own (0: not known yet). `policy` has a pod's
-    policy put in force before its ADD is answered. `watched` saves round trips. `limited` says in a sentence
-    why pods that run may have limited connectivity, empty when they have not: STATUS passes it on.
+    policy put in force before its ADD is answered, `floating` its floating addresses. `watched` saves round
+    trips. `limited` says in a sentence why pods that run may have limited connectivity, empty when they have
+    not: STATUS passes it on.
     `host_root` is the host's file system, for IPAM plugins that a DEL out of the journal calls.
     """
 
@@ -55,6 +57,7 @@ class CNIServer:
         default_mtu: Callable[[], int],
         workloads: WorkloadDataplane | None = None,
         policy: EndpointPolicy | None = None,
+        floating: FloatingAddresses | None = None,
         watched: Watched | None = None,
         limited: Callable[[], str] | None = None,
         host_root: Path = HOST_ROOT,
@@ -68,6 +71,7 @@ class CNIServer:
             journal_dir=journal_dir,
             default_mtu=default_mtu,
             policy=policy,
+            floating=floating,
             watched=watched,
             limited=limited,
             host_root=host_root,
@@ -84,6 +88,7 @@ class CNIServer:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._replay_forever())
+                group.create_task(self._retell())
                 self._plugin.bury()
                 self.listening.set()
                 await self._accept_forever(listener, group)
@@ -92,6 +97,14 @@ class CNIServer:
             self._path.unlink(missing_ok=True)
             listener.close()
             await self._plugin.close()
+
+    async def _retell(self) -> None:
+        while True:
+            try:
+                return await self._plugin.retell()
+            except (DatastoreError, DataplaneError) as error:
+                log.warning("annotations that may be missing are not written, trying again: %s", error)
+            await asyncio.sleep(REPLAY_SECONDS)
 
     async def _replay_forever(self) -> None:
         while True:

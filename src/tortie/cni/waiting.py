@@ -6,6 +6,7 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 async def outcome(call: Awaitable[T]) -> T | Exception:
@@ -29,6 +30,13 @@ async def all_done(*calls: Awaitable[object]) -> None:
         tasks = [group.create_task(outcome(call)) for call in calls]
     for task in tasks:
         value(task.result())
+
+
+async def both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """The results of two calls at the same time; see `all_done` for what is raised."""
+    async with asyncio.TaskGroup() as group:
+        one, other = group.create_task(outcome(first)), group.create_task(outcome(second))
+    return value(one.result()), value(other.result())
 
 
 async def in_thread(executor: Executor, call: Callable[[], T]) -> T:

@@ -4,24 +4,25 @@ Precedence, as in Calico: pod before namespace before configuration. Pure.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
 
 from tortie.cni.config import Request
-from tortie.cni.errors import BAD_CONFIG, BAD_ENVIRONMENT, UNSUPPORTED_FIELD, CNIError
+from tortie.cni.errors import BAD_CONFIG, BAD_ENVIRONMENT, CNIError
 from tortie.cni.netconf import interface_of
 from tortie.cni.result import in_order
 from tortie.dataplane.rtnetlink import mac_bytes, mac_text
 from tortie.dataplane.workload_link import Address
+from tortie.model.constants import ANNOTATION_FLOATING
+from tortie.model.floating import FloatingError, parse_floating
 
 _PREFIX: Final = "cni.projectcalico.org/"
 ANNOTATION_POOLS: Final = {4: f"{_PREFIX}ipv4pools", 6: f"{_PREFIX}ipv6pools"}
 ANNOTATION_FAMILIES: Final = f"{_PREFIX}ipFamilies"
 ANNOTATION_ADDRESSES: Final = f"{_PREFIX}ipAddrs"
 ANNOTATION_ADDRESSES_NO_IPAM: Final = f"{_PREFIX}ipAddrsNoIpam"
-ANNOTATION_FLOATING: Final = f"{_PREFIX}floatingIPs"
 ANNOTATION_MAC: Final = f"{_PREFIX}hwAddr"
 ANNOTATION_SOURCES: Final = f"{_PREFIX}allowedSourcePrefixes"
 _FAMILIES: Final = {"IPv4": 4, "IPv6": 6}
@@ -34,7 +35,8 @@ class Wish:
 
     `pools` are, by family, names or CIDRs of the only pools that may serve. `addresses` are certain ones;
     with `without_ipam` they are used as they are, and nobody accounts for them. `mac` None lets the kernel
-    choose. `sources` are what the pod may send from beside its own addresses (CIDRs).
+    choose. `sources` are what the pod may send from beside its own addresses (CIDRs). `floating` are
+    addresses that shall lead to it.
     """
 
     families: frozenset[int]
@@ -43,6 +45,7 @@ class Wish:
     without_ipam: bool = False
     mac: str | None = None
     sources: tuple[IPv4Network | IPv6Network, ...] = ()
+    floating: tuple[Address, ...] = ()
 
 
 def wish(
@@ -51,7 +54,6 @@ def wish(
     namespace: Mapping[str, str] = _NO_ANNOTATIONS,
 ) -> Wish:
     """The wish of a request; `pod` and `namespace` are annotations. Raise CNIError."""
-    _refuse(request, pod)
     addresses, without_ipam = _addresses(request, pod)
     families = _families(request, pod, namespace)
     if addresses:
@@ -63,17 +65,45 @@ def wish(
         without_ipam=without_ipam,
         mac=_mac(request, pod),
         sources=_sources(pod),
+        floating=_floating(request, pod),
     )
 
 
-def _refuse(request: Request, pod: Mapping[str, str]) -> None:
-    """Better a pod that does not start than one that lacks what it asked for."""
-    if pod.get(ANNOTATION_FLOATING):
+def check_floating(wish: Wish, addresses: Sequence[Address]) -> None:
+    """Raise CNIError for a floating address that cannot lead to a pod with these addresses of its own.
+
+    Better a pod that does not start than one that lacks what it asked for.
+    """
+    families = {address.version for address in addresses}
+    for floating in wish.floating:
+        if floating.version not in families:
+            raise CNIError(
+                BAD_CONFIG,
+                f"annotation {ANNOTATION_FLOATING} holds {floating}, and the pod has no "
+                f"IPv{floating.version} address that it could lead to; remove it, or give the pod one",
+            )
+        if floating in addresses:
+            raise CNIError(
+                BAD_CONFIG,
+                f"annotation {ANNOTATION_FLOATING} holds {floating}, which is the pod's own address; "
+                "remove it",
+            )
+
+
+def _floating(request: Request, pod: Mapping[str, str]) -> tuple[Address, ...]:
+    text = pod.get(ANNOTATION_FLOATING)
+    if not text:
+        return ()
+    if not request.config.feature_control.floating_ips:
         raise CNIError(
-            UNSUPPORTED_FIELD,
-            f"annotation {ANNOTATION_FLOATING} is {pod[ANNOTATION_FLOATING]!a}: this network has no floating "
-            f"addresses; remove it, and use a Service",
+            BAD_CONFIG,
+            f"annotation {ANNOTATION_FLOATING} is not permitted; "
+            "set feature_control.floating_ips to true in the network configuration",
         )
+    try:
+        return parse_floating(text)
+    except FloatingError as error:
+        raise CNIError(BAD_CONFIG, str(error)) from error
 
 
 def _strings(annotation: str, text: str, example: str) -> list[str]:

@@ -37,11 +37,12 @@ from typing import Final
 from tortie.agent.logfmt import set_up_logging
 from tortie.controllers.collector import Collector, Sources
 from tortie.controllers.counting import Metrics
-from tortie.controllers.serving import Health, health_application, metrics_application, serving
+from tortie.controllers.health import Health
 from tortie.controllers.settings import Settings, SettingsError, read_settings
 from tortie.datastore.interface import Datastore, DatastoreError, NotFoundError
 from tortie.datastore.kubernetes import connect
 from tortie.model.resources import KubeControllersConfiguration
+from tortie.serving import health_application, metrics_application, serving
 
 log = logging.getLogger("tortie.controllers.main")
 
@@ -58,10 +59,14 @@ async def run(environ: Mapping[str, str], datastore: Datastore) -> None:
     health, metrics = Health(), Metrics()
     async with AsyncExitStack() as stack:
         for application, port, host in (
-            (health_application(health), settings.health_port, settings.health_host),
+            (
+                health_application(health.not_alive, health.not_ready),
+                settings.health_port,
+                settings.health_host,
+            ),
             (metrics_application(metrics.registry), settings.metrics_port, settings.metrics_host),
         ):
-            await stack.enter_async_context(serving(application, port, host or None))
+            await stack.enter_async_context(serving(application, host, port))
         sources = Sources.of(datastore)
         async with asyncio.TaskGroup() as tasks:
             for source in sources.runs():

@@ -52,15 +52,17 @@ def addresses(workload: WorkloadRules) -> set[Address]:
     }
 
 
-def cut(ruleset: Ruleset, lock: Lock, pending: Pending) -> int:
+def cut(ruleset: Ruleset, lock: Lock, pending: Pending, kernel: Netfilter) -> int:
     """Look at the connections; return how many were ended. `lock` guards the ruleset. Raise NetlinkError."""
+    if conntrack.tracked() == 0:
+        return 0
     with lock:
         owners = {item: rules.interface for rules in ruleset.workloads.values() for item in addresses(rules)}
         looked_at = frozenset(item for item, owner in owners.items() if owner in pending.interfaces)
     gone = frozenset(pending.gone - owners.keys())
     if not looked_at and not gone:
         return 0
-    with Socket() as route, Netfilter() as kernel:
+    with Socket() as route:
         local = {item.interface.ip for item in rtnetlink.addresses(route)} | _local_ipv6()
         found = list(conntrack.connections(kernel, looked_at | gone))
         ended = 0

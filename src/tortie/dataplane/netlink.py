@@ -1,4 +1,4 @@
-"""Netlink: messages, attributes, a socket that sends many messages per system call, errors with their reason.
+"""Netlink: messages, attributes, sockets, errors with their reason.
 
 The wire format is that of linux/netlink.h. Names in capitals are the kernel's own. Nothing here knows what a
 link or a route is: see rtnetlink.py.
@@ -9,9 +9,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, NamedTuple, Self
 
 from tortie.dataplane import netns
 
@@ -44,7 +43,7 @@ MESSAGES_PER_SEND = 500  # measured: no gain beyond
 ANSWER_SECONDS = 10  # the kernel answers at once; this bounds a wait behind rtnl_lock
 DUMP_ATTEMPTS = 5  # a dump that changed while it was read (NLM_F_DUMP_INTR) is read again
 
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _U32 = struct.Struct("=I")
 _I32 = struct.Struct("=i")
@@ -65,8 +64,7 @@ class NetlinkError(DataplaneError):
         self.detail = detail
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A request: `body` is the family's header and its attributes; `tried` describes it in an error."""
 
     type: int
@@ -123,36 +121,33 @@ def as_i32(value: bytes) -> int:
     return int(_I32.unpack_from(value)[0])
 
 
-class Socket:
-    """One NETLINK_ROUTE socket in the namespace `namespace` (a descriptor; None is the caller's own).
+class Connection:
+    """A socket of one netlink protocol in the calling thread's network namespace: what all protocols share.
 
     Not for two threads at a time. Every call is bounded by ANSWER_SECONDS per answer.
     """
 
-    def __init__(self, namespace: int | None = None) -> None:
-        with netns.entered(namespace):
-            self._socket = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE
-            )
+    protocol: ClassVar[int]
+    header_bytes: ClassVar[int] = 0  # what an answer's payload begins with and no reader wants
+    read_bytes: ClassVar[int] = READ_BYTES
+    receive_buffer_bytes: ClassVar[int] = RECEIVE_BUFFER_BYTES
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self.protocol)
         self._sequence = 0
         try:
-            self._configure()
+            for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
+                self._socket.setsockopt(SOL_NETLINK, option, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, self.receive_buffer_bytes)
+            self._configure(self._socket)
+            self._socket.settimeout(ANSWER_SECONDS)
+            self._socket.bind((0, 0))
         except OSError:
             self._socket.close()
             raise
 
-    def _configure(self) -> None:
-        for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
-            self._socket.setsockopt(SOL_NETLINK, option, 1)
-        try:
-            self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
-        except OSError as error:
-            # Before Linux 4.20 a dump is not filtered by the kernel; readers filter what they get anyway.
-            if error.errno != errno.ENOPROTOOPT:
-                raise
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
-        self._socket.settimeout(ANSWER_SECONDS)
-        self._socket.bind((0, 0))
+    def _configure(self, made: socket.socket) -> None:
+        """Options of one protocol."""
 
     def __enter__(self) -> Self:
         return self
@@ -165,6 +160,83 @@ class Socket:
     def close(self) -> None:
         """Give the descriptor back."""
         self._socket.close()
+
+    def dump(self, kind: int, body: bytes, tried: str) -> list[tuple[int, bytes]]:
+        """All objects that a GET request (RTM_GETLINK...) selects: (type, payload), in kernel order."""
+        for _ in range(DUMP_ATTEMPTS):
+            objects = self._dump_once(kind, body, tried)
+            if objects is not None:
+                return objects
+        raise NetlinkError(errno.EAGAIN, tried, f"changed while it was read, {DUMP_ATTEMPTS} times")
+
+    def _dump_once(self, kind: int, body: bytes, tried: str) -> list[tuple[int, bytes]] | None:
+        objects: list[tuple[int, bytes]] = []
+        consistent = True
+        for answer, flags, payload in self._ask(kind, NLM_F_DUMP, body, tried):
+            if flags & NLM_F_DUMP_INTR and answer != NLMSG_ERROR:
+                consistent = False
+            if answer in (NLMSG_DONE, NLMSG_ERROR):
+                code = -as_i32(payload) if len(payload) >= 4 else 0
+                if code == errno.EINTR:  # nf_tables says so when it changed
+                    return None
+                if code:
+                    raise NetlinkError(code, tried, extended_ack(answer, flags, payload))
+                break
+            objects.append((answer, payload[self.header_bytes :]))
+        return objects if consistent else None
+
+    def get(self, kind: int, body: bytes, tried: str) -> bytes:
+        """One object. Raise NetlinkError (ENODEV, ENOENT, ...) when there is none."""
+        answer, flags, payload = next(self._ask(kind, 0, body, tried))
+        if answer == NLMSG_ERROR:
+            raise NetlinkError(-as_i32(payload), tried, extended_ack(answer, flags, payload))
+        return payload[self.header_bytes :]
+
+    def _ask(self, kind: int, flags: int, body: bytes, tried: str) -> Iterator[tuple[int, int, bytes]]:
+        """Send one request; (type, flags, payload) of its answers, without end."""
+        try:
+            self._socket.sendall(self._frame(kind, flags | NLM_F_REQUEST, body))
+            while True:
+                for answer, answer_flags, sequence, payload in self._read():
+                    if sequence == self._sequence:
+                        yield answer, answer_flags, payload
+        except TimeoutError as error:
+            raise NetlinkError(errno.ETIMEDOUT, tried, "no answer from the kernel") from error
+
+    def _frame(self, kind: int, flags: int, body: bytes) -> bytes:
+        """A message with the next sequence number, padded."""
+        self._sequence += 1
+        frame = HEADER.pack(HEADER.size + len(body), kind, flags, self._sequence, 0) + body
+        return frame + b"\0" * (-len(frame) % 4)
+
+    def _read(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """Messages of one datagram: (type, flags, sequence, payload)."""
+        data = self._socket.recv(self.read_bytes)
+        offset, size, end = 0, HEADER.size, len(data)
+        while offset + size <= end:
+            length, kind, flags, sequence, _port = HEADER.unpack_from(data, offset)
+            if length < size:
+                return
+            yield kind, flags, sequence, data[offset + size : offset + length]
+            offset += length + (-length % 4)
+
+
+class Socket(Connection):
+    """One NETLINK_ROUTE socket in the namespace `namespace` (a descriptor; None is the caller's own)."""
+
+    protocol = NETLINK_ROUTE
+
+    def __init__(self, namespace: int | None = None) -> None:
+        with netns.entered(namespace):
+            super().__init__()
+
+    def _configure(self, made: socket.socket) -> None:
+        try:
+            made.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        except OSError as error:
+            # Before Linux 4.20 a dump is not filtered by the kernel; readers filter what they get anyway.
+            if error.errno != errno.ENOPROTOOPT:
+                raise
 
     def batch(self, messages: Sequence[Message]) -> list[NetlinkError]:
         """Send all messages, in order; return what the kernel refused. A refusal stops no later message."""
@@ -183,7 +255,6 @@ class Socket:
         first = self._sequence + 1
         parts: list[bytes] = []
         for message in messages:
-            self._sequence += 1
             # Errors are always reported; an acknowledgement of the last message says that all were read.
             acknowledge = NLM_F_ACK if message is messages[-1] else 0
             parts.append(self._frame(message.type, message.flags | NLM_F_REQUEST | acknowledge, message.body))
@@ -193,10 +264,6 @@ class Socket:
         except TimeoutError as error:
             raise NetlinkError(errno.ETIMEDOUT, messages[-1].tried, "no answer from the kernel") from error
 
-    def _frame(self, kind: int, flags: int, body: bytes) -> bytes:
-        frame = _HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0) + body
-        return frame + b"\0" * (-len(frame) % 4)
-
     def _answers(self, first: int, messages: Sequence[Message]) -> Iterator[NetlinkError]:
         while True:
             for answer, flags, sequence, payload in self._read():
@@ -205,68 +272,13 @@ class Socket:
                 code = -as_i32(payload)
                 if code:
                     yield NetlinkError(
-                        code, messages[sequence - first].tried, _extended_ack(answer, flags, payload)
+                        code, messages[sequence - first].tried, extended_ack(answer, flags, payload)
                     )
                 if sequence == self._sequence:
                     return
 
-    def dump(self, kind: int, body: bytes, tried: str) -> list[tuple[int, bytes]]:
-        """All objects that a GET request (RTM_GETLINK...) selects: (type, payload), in kernel order."""
-        for _ in range(DUMP_ATTEMPTS):
-            objects = self._dump_once(kind, body, tried)
-            if objects is not None:
-                return objects
-        raise NetlinkError(errno.EAGAIN, tried, f"changed while it was read, {DUMP_ATTEMPTS} times")
 
-    def _dump_once(self, kind: int, body: bytes, tried: str) -> list[tuple[int, bytes]] | None:
-        self._sequence += 1
-        objects: list[tuple[int, bytes]] = []
-        consistent = True
-        try:
-            self._socket.sendall(self._frame(kind, NLM_F_REQUEST | NLM_F_DUMP, body))
-            while True:
-                for answer, flags, sequence, payload in self._read():
-                    if sequence != self._sequence:
-                        continue
-                    if flags & NLM_F_DUMP_INTR and answer != NLMSG_ERROR:
-                        consistent = False
-                    if answer in (NLMSG_DONE, NLMSG_ERROR):
-                        code = -as_i32(payload) if len(payload) >= 4 else 0
-                        if code:
-                            raise NetlinkError(code, tried, _extended_ack(answer, flags, payload))
-                        return objects if consistent else None
-                    objects.append((answer, payload))
-        except TimeoutError as error:
-            raise NetlinkError(errno.ETIMEDOUT, tried, "no answer from the kernel") from error
-
-    def get(self, kind: int, body: bytes, tried: str) -> bytes:
-        """One object. Raise NetlinkError (ENODEV, ENOENT, ...) when there is none."""
-        self._sequence += 1
-        try:
-            self._socket.sendall(self._frame(kind, NLM_F_REQUEST, body))
-            while True:
-                for answer, flags, sequence, payload in self._read():
-                    if sequence != self._sequence:
-                        continue
-                    if answer == NLMSG_ERROR:
-                        raise NetlinkError(-as_i32(payload), tried, _extended_ack(answer, flags, payload))
-                    return payload
-        except TimeoutError as error:
-            raise NetlinkError(errno.ETIMEDOUT, tried, "no answer from the kernel") from error
-
-    def _read(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """Messages of one datagram: (type, flags, sequence, payload)."""
-        data = self._socket.recv(READ_BYTES)
-        offset = 0
-        while offset + _HEADER.size <= len(data):
-            length, kind, flags, sequence, _port = _HEADER.unpack_from(data, offset)
-            if length < _HEADER.size:
-                return
-            yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
-            offset += length + (-length % 4)
-
-
-def _extended_ack(kind: int, flags: int, payload: bytes) -> str:
+def extended_ack(kind: int, flags: int, payload: bytes) -> str:
     """The kernel's sentence (NLMSGERR_ATTR_MSG), or an empty string."""
     if not flags & NLM_F_ACK_TLVS or len(payload) < 20:
         return ""

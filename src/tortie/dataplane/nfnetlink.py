@@ -9,30 +9,18 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Self
 
 from tortie.dataplane.netlink import (
-    ANSWER_SECONDS,
-    DUMP_ATTEMPTS,
-    NETLINK_CAP_ACK,
-    NETLINK_EXT_ACK,
+    HEADER,
     NLM_F_ACK,
-    NLM_F_ACK_TLVS,
-    NLM_F_CAPPED,
-    NLM_F_DUMP,
-    NLM_F_DUMP_INTR,
     NLM_F_REQUEST,
-    NLMSG_DONE,
     NLMSG_ERROR,
-    NLMSGERR_ATTR_MSG,
-    SO_RCVBUFFORCE,
-    SOL_NETLINK,
+    Connection,
     Message,
     NetlinkError,
-    as_text,
+    as_i32,
     attribute,
-    attributes,
+    extended_ack,
 )
 
 NETLINK_NETFILTER = 12  # linux/netlink.h
@@ -49,16 +37,13 @@ NFPROTO_INET = 1  # linux/netfilter.h
 NFPROTO_IPV4 = 2
 NFPROTO_IPV6 = 10
 
-READ_BYTES = 1 << 18  # the kernel fills at most 32 KiB of a dump per read; answers to a batch are shorter
 # A transaction must fit one datagram: 64 MiB hold some 200,000 rules. The kernel accounts the socket's
 # buffers only while they are in use.
 BUFFER_BYTES = 64 << 20
 MESSAGES_PER_SEND = 200  # conntrack requests, which are not a transaction
 
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _NFGENMSG = struct.Struct("!BBH")  # family, version, resource id
 _BE32 = struct.Struct("!I")
-_ERRNO = struct.Struct("=i")
 
 
 class TransactionError(NetlinkError):
@@ -108,38 +93,18 @@ def body(family: int, *content: bytes, resource: int = 0) -> bytes:
     return _NFGENMSG.pack(family, NFNETLINK_V0, resource) + b"".join(content)
 
 
-class Netfilter:
+class Netfilter(Connection):
     """A socket for netfilter in the calling thread's network namespace. Not for two threads at a time."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
-        )
-        self._sequence = 0
-        try:
-            for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
-                self._socket.setsockopt(SOL_NETLINK, option, 1)
-            # Room for the largest transaction, and for one error per message of it: a full receive buffer
-            # would lose answers (ENOBUFS).
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
-            self._socket.settimeout(ANSWER_SECONDS)
-            self._socket.bind((0, 0))
-        except OSError:
-            self._socket.close()
-            raise
+    protocol = NETLINK_NETFILTER
+    header_bytes = _NFGENMSG.size
+    read_bytes = 1 << 18  # answers to a batch; the kernel fills at most 32 KiB of a dump per read
+    # Room for one error per message of the largest transaction: a full receive buffer would lose answers
+    # (ENOBUFS).
+    receive_buffer_bytes = BUFFER_BYTES
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        self._socket.close()
+    def _configure(self, made: socket.socket) -> None:
+        made.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
 
     def transaction(self, messages: Sequence[Message]) -> None:
         """Commit nf_tables messages, all or nothing. Raise TransactionError, which names what was refused."""
@@ -147,12 +112,16 @@ class Netfilter:
             return
         first = self._sequence + 1
         frames = [self._frame(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, _BATCH)]
-        last = messages[-1]
-        for message in messages:
-            acknowledge = NLM_F_ACK if message is last else 0
+        *others, last = messages
+        pack, size, sequence = HEADER.pack, HEADER.size, self._sequence
+        for sequence, message in enumerate(others, first + 1):
+            # Every message of nf_tables ends with an attribute, so that it needs no padding.
             frames.append(
-                self._frame(message.type, message.flags | NLM_F_REQUEST | acknowledge, message.body)
+                pack(size + len(message.body), message.type, message.flags | NLM_F_REQUEST, sequence, 0)
             )
+            frames.append(message.body)
+        self._sequence = sequence
+        frames.append(self._frame(last.type, last.flags | NLM_F_REQUEST | NLM_F_ACK, last.body))
         final = self._sequence
         frames.append(self._frame(NFNL_MSG_BATCH_END, NLM_F_REQUEST, _BATCH))
         refused: list[NetlinkError] = []
@@ -178,7 +147,7 @@ class Netfilter:
             for kind, flags, sequence, payload in self._read():
                 if kind != NLMSG_ERROR or not first <= sequence <= final:
                     continue
-                code = -int(_ERRNO.unpack_from(payload)[0])
+                code = -as_i32(payload)
                 if code:
                     # An error of the commit itself (a loop of jumps, a chain still in use) is BATCH_BEGIN's.
                     tried = (
@@ -186,7 +155,7 @@ class Netfilter:
                         if sequence == first
                         else messages[sequence - first - 1].tried
                     )
-                    refused.append(NetlinkError(code, tried, _detail(flags, payload)))
+                    refused.append(NetlinkError(code, tried, extended_ack(kind, flags, payload)))
                 if sequence == final:
                     return
 
@@ -207,86 +176,14 @@ class Netfilter:
                         if kind != NLMSG_ERROR or not first < sequence <= first + len(chunk):
                             continue
                         left -= 1
-                        code = -int(_ERRNO.unpack_from(payload)[0])
+                        code = -as_i32(payload)
                         if code:
                             tried = chunk[sequence - first - 1].tried
-                            refused.append(NetlinkError(code, tried, _detail(flags, payload)))
+                            refused.append(NetlinkError(code, tried, extended_ack(kind, flags, payload)))
             except TimeoutError as error:
                 raise NetlinkError(errno.ETIMEDOUT, chunk[-1].tried, "no answer from the kernel") from error
         return refused
 
-    def dump(self, kind: int, request: bytes, tried: str) -> list[tuple[int, bytes]]:
-        """All objects that a GET request selects: (type, attributes after nfgenmsg), in kernel order."""
-        for _ in range(DUMP_ATTEMPTS):
-            objects = self._dump_once(kind, request, tried)
-            if objects is not None:
-                return objects
-        raise NetlinkError(errno.EAGAIN, tried, f"changed while it was read, {DUMP_ATTEMPTS} times")
-
-    def _dump_once(self, kind: int, request: bytes, tried: str) -> list[tuple[int, bytes]] | None:
-        objects: list[tuple[int, bytes]] = []
-        consistent = True
-        frame = self._frame(kind, NLM_F_REQUEST | NLM_F_DUMP, request)
-        try:
-            self._socket.sendall(frame)
-            while True:
-                for answer, flags, sequence, payload in self._read():
-                    if sequence != self._sequence:
-                        continue
-                    if flags & NLM_F_DUMP_INTR and answer != NLMSG_ERROR:
-                        consistent = False
-                    if answer in (NLMSG_DONE, NLMSG_ERROR):
-                        code = -int(_ERRNO.unpack_from(payload)[0]) if len(payload) >= 4 else 0
-                        if code == errno.EINTR:
-                            return None
-                        if code:
-                            raise NetlinkError(code, tried)
-                        return objects if consistent else None
-                    objects.append((answer, payload[_NFGENMSG.size :]))
-        except TimeoutError as error:
-            raise NetlinkError(errno.ETIMEDOUT, tried, "no answer from the kernel") from error
-
-    def get(self, kind: int, request: bytes, tried: str) -> bytes:
-        """Attributes of one object. Raise NetlinkError (ENOENT...) when there is none."""
-        frame = self._frame(kind, NLM_F_REQUEST, request)
-        try:
-            self._socket.sendall(frame)
-            while True:
-                for answer, flags, sequence, payload in self._read():
-                    if sequence != self._sequence:
-                        continue
-                    if answer == NLMSG_ERROR:
-                        code = -int(_ERRNO.unpack_from(payload)[0])
-                        raise NetlinkError(code, tried, _detail(flags, payload))
-                    return payload[_NFGENMSG.size :]
-        except TimeoutError as error:
-            raise NetlinkError(errno.ETIMEDOUT, tried, "no answer from the kernel") from error
-
-    def _frame(self, kind: int, flags: int, content: bytes) -> bytes:
-        self._sequence += 1
-        frame = _HEADER.pack(_HEADER.size + len(content), kind, flags, self._sequence, 0) + content
-        return frame + b"\0" * (-len(frame) % 4)
-
-    def _read(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """Messages of one datagram: (type, flags, sequence, payload)."""
-        data = self._socket.recv(READ_BYTES)
-        offset = 0
-        while offset + _HEADER.size <= len(data):
-            length, kind, flags, sequence, _port = _HEADER.unpack_from(data, offset)
-            if length < _HEADER.size:
-                return
-            yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
-            offset += length + (-length % 4)
-
 
 # nfgenmsg of a batch: no family, the resource id says whose transaction it is.
 _BATCH = _NFGENMSG.pack(AF_UNSPEC, NFNETLINK_V0, NFNL_SUBSYS_NFTABLES)
-
-
-def _detail(flags: int, payload: bytes) -> str:
-    """The kernel's own sentence in an error (NLMSGERR_ATTR_MSG), or an empty string."""
-    if not flags & NLM_F_ACK_TLVS or len(payload) < 20:
-        return ""
-    original = 16 if flags & NLM_F_CAPPED else struct.unpack_from("=I", payload, 4)[0]
-    start = 4 + original + (-original % 4)
-    return as_text(attributes(payload[start:]).get(NLMSGERR_ATTR_MSG, b""))

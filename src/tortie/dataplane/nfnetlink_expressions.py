@@ -77,7 +77,7 @@ def verdict_data(kind: int, code: int, chain: str = "") -> bytes:
     return block(kind, block(_NFTA_DATA_VERDICT, be32(_NFTA_VERDICT_CODE, code), target))
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=1024)
 def verdict(code: int, chain: str = "") -> bytes:
     """End the rule with a verdict."""
     return expression("immediate", be32(1, NFT_REG_VERDICT), verdict_data(2, code, chain))
@@ -85,13 +85,41 @@ def verdict(code: int, chain: str = "") -> bytes:
 
 def jump(chain: str) -> bytes:
     """Go on in `chain`, then here."""
-    return verdict(NFT_JUMP, chain)
+    name = chain.encode()
+    return _jump_head(len(name)) + name + ZEROS[len(name) & 3]
+
+
+# What stands behind a string of 0, 1, 2 or 3 bytes more than a multiple of 4: its zero, and padding.
+ZEROS = (bytes(4), bytes(3), bytes(2), bytes(1))
+
+
+@cache
+def _jump_head(length: int) -> bytes:
+    """What stands before the name of a chain: lengths depend on that of the name alone."""
+    return verdict(NFT_JUMP, "-" * length)[: -length - len(ZEROS[length & 3])]
+
+
+@cache
+def map_verdict_head(code: int, length: int) -> bytes:
+    """Likewise, in an element of a verdict map (NFTA_SET_ELEM_DATA)."""
+    return verdict_data(2, code, "-" * length)[: -length - len(ZEROS[length & 3])]
 
 
 @cache
 def meta(key: int, register: int = NFT_REG_1) -> bytes:
     """Load what the kernel knows about the packet: an interface's name (16 bytes), mark, protocol."""
     return expression("meta", be32(2, key), be32(1, register))
+
+
+def constant(data: bytes) -> bytes:
+    """Load a constant of 4 bytes: the packet's mark, of which no bit is taken. The kernel has a shorter way,
+    for which nft(8) has no words: it could not read its own listing any more."""
+    return _constant_head() + data
+
+
+@cache
+def _constant_head() -> bytes:
+    return (meta(NFT_META_MARK) + mask(bytes(4)))[:-4]
 
 
 @cache

@@ -6,7 +6,7 @@ Everything that is made belongs to a table of family inet. Numbers and names: li
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import NamedTuple
 
 from tortie.dataplane.netlink import (
@@ -29,7 +29,7 @@ from tortie.dataplane.nfnetlink import (
     body,
     items,
 )
-from tortie.dataplane.nfnetlink_expressions import value, verdict_data
+from tortie.dataplane.nfnetlink_expressions import ZEROS, map_verdict_head, value, verdict_data
 
 NFT_MSG_NEWTABLE = 0
 NFT_MSG_GETTABLE = 1
@@ -59,25 +59,22 @@ NFT_TABLE_F_DORMANT = 1
 _NFTA_TABLE_NAME, _NFTA_TABLE_FLAGS = 1, 2
 _NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME, _NFTA_CHAIN_HOOK, _NFTA_CHAIN_POLICY, _NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
 _NFTA_HOOK_HOOKNUM, _NFTA_HOOK_PRIORITY = 1, 2
-_NFTA_RULE_TABLE, _NFTA_RULE_CHAIN, _NFTA_RULE_HANDLE, _NFTA_RULE_EXPRESSIONS, _NFTA_RULE_USERDATA = (
-    1,
-    2,
-    3,
-    4,
-    7,
-)
+_NFTA_RULE_TABLE, _NFTA_RULE_CHAIN, _NFTA_RULE_EXPRESSIONS = 1, 2, 4
 _NFTA_SET_TABLE, _NFTA_SET_NAME, _NFTA_SET_FLAGS, _NFTA_SET_KEY_TYPE, _NFTA_SET_KEY_LEN = 1, 2, 3, 4, 5
 _NFTA_SET_DATA_TYPE, _NFTA_SET_ID, _NFTA_SET_USERDATA = 6, 10, 13
 _NFTA_ELEM_TABLE, _NFTA_ELEM_SET, _NFTA_ELEM_ELEMENTS = 1, 2, 3
 _NFTA_ELEM_KEY, _NFTA_ELEM_DATA, _NFTA_ELEM_FLAGS = 1, 2, 3
 _NFTA_DATA_VALUE, _NFTA_DATA_VERDICT, _NFTA_VERDICT_CODE, _NFTA_VERDICT_CHAIN = 1, 2, 1, 2
 _NFTA_GEN_ID = 1
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
+_USERS = struct.pack("=H", 6)  # NFTA_CHAIN_USE
 
 # Data types as nft(8) numbers them, so that it prints sets as people know them; the kernel does not care.
 TYPE_IPADDR = 7
 TYPE_IP6ADDR = 8
 TYPE_INET_PROTOCOL = 12
 TYPE_INET_SERVICE = 13
+TYPE_MARK = 19
 TYPE_IFNAME = 41
 _TYPE_BITS = 6
 # What nft(8) keeps with a set: type 0 (byte order of keys), 4 bytes, 1 (host). It prints no names without.
@@ -211,16 +208,26 @@ def delete_chain(table: str, chain: str) -> Message:
 def append_rule(table: str, chain: str, expressions: bytes, number: int) -> Message:
     """Append a rule; `number` is its place in the chain, for an error's text."""
     return Message(
-        _kind(NFT_MSG_NEWRULE),
+        _NEW_RULE,
         NLM_F_CREATE | NLM_F_APPEND,
         _rule_head(table, chain) + attribute(_NFTA_RULE_EXPRESSIONS, expressions),
         f"add rule {number} of chain {chain}",
     )
 
 
-@lru_cache(maxsize=4096)
+_NEW_RULE = _kind(NFT_MSG_NEWRULE)
+
+
 def _rule_head(table: str, chain: str) -> bytes:
-    return body(NFPROTO_INET, text(_NFTA_RULE_TABLE, table), text(_NFTA_RULE_CHAIN, chain))
+    name = chain.encode()
+    return _rule_frame(table, len(name)) + name + ZEROS[len(name) & 3]
+
+
+@cache
+def _rule_frame(table: str, length: int) -> bytes:
+    """What stands before the name of a rule's chain."""
+    head = body(NFPROTO_INET, text(_NFTA_RULE_TABLE, table), text(_NFTA_RULE_CHAIN, "-" * length))
+    return head[: -length - len(ZEROS[length & 3])]
 
 
 def delete_rules(table: str, chain: str | None = None) -> Message:
@@ -290,7 +297,10 @@ def _elements(
     head = body(NFPROTO_INET, text(_NFTA_ELEM_TABLE, table), text(_NFTA_ELEM_SET, name))
     parts: list[bytes] = []
     size = 0
-    for element in sorted(elements):  # of ranges the kernel wants the lower first
+    ordered = list(elements)
+    if ordered and ordered[0].last:  # of ranges the kernel wants the lower first
+        ordered.sort()
+    for element in ordered:
         part = _element(element)
         if size + len(part) > LIST_BYTES:
             yield Message(
@@ -311,12 +321,27 @@ def _element_frame(length: int) -> tuple[bytes, bytes]:
     return frame[: len(frame) - length - padding], bytes(padding)
 
 
+@cache
+def _jump_frame(length: int, code: int, name_length: int) -> tuple[bytes, bytes]:
+    """What stands before a key of so many bytes, and between it and a chain's name of so many."""
+    verdict = map_verdict_head(code, name_length)
+    behind = bytes(name_length) + ZEROS[name_length & 3]
+    frame = attribute(1, value(_NFTA_ELEM_KEY, bytes(length)) + verdict + behind)
+    padding = -length % 4
+    head = len(frame) - len(behind) - len(verdict) - padding - length
+    return frame[:head], bytes(padding) + verdict
+
+
 def _element(element: Element) -> bytes:
     if element.code is None:
         before, behind = _element_frame(len(element.key))
         wire = before + element.key + behind
+    elif element.chain:
+        chain = element.chain.encode()
+        before, between = _jump_frame(len(element.key), element.code, len(chain))
+        wire = before + element.key + between + chain + ZEROS[len(chain) & 3]
     else:
-        verdict = verdict_data(_NFTA_ELEM_DATA, element.code, element.chain)
+        verdict = verdict_data(_NFTA_ELEM_DATA, element.code)
         wire = attribute(1, value(_NFTA_ELEM_KEY, element.key) + verdict)
     if element.last:
         # The kernel has the first key, and a mark at the key behind the last; the highest key needs no mark.
@@ -333,8 +358,7 @@ def generation(kernel: Netfilter) -> int:
     return as_be32(attributes(answer)[_NFTA_GEN_ID])
 
 
-@dataclass(frozen=True, slots=True)
-class FoundChain:
+class FoundChain(NamedTuple):
     """A chain in the kernel; `hook` and `kind` (`filter`...) only of a base chain."""
 
     name: str
@@ -355,19 +379,37 @@ def table_flags(kernel: Netfilter, table: str) -> int | None:
 def chains(kernel: Netfilter, table: str, family: int = NFPROTO_INET) -> list[FoundChain]:
     """The table's chains."""
     found = []
+    begin = text(_NFTA_CHAIN_TABLE, table)
     for _, data in kernel.dump(_kind(NFT_MSG_GETCHAIN), body(family), f"list chains of {table}"):
+        if data.startswith(begin) and (name := _plain_chain(data, len(begin))):
+            found.append(FoundChain(name))
+            continue
         chain = attributes(data)
         if as_text(chain[_NFTA_CHAIN_TABLE]) != table:
             continue
-        hook = None
-        if _NFTA_CHAIN_HOOK in chain:
-            at = attributes(chain[_NFTA_CHAIN_HOOK])
-            priority = struct.unpack("!i", at[_NFTA_HOOK_PRIORITY])[0]
-            hook = Hook(as_be32(at[_NFTA_HOOK_HOOKNUM]), priority)
+        if _NFTA_CHAIN_HOOK not in chain:
+            found.append(FoundChain(as_text(chain[_NFTA_CHAIN_NAME])))
+            continue
+        at = attributes(chain[_NFTA_CHAIN_HOOK])
+        priority = struct.unpack("!i", at[_NFTA_HOOK_PRIORITY])[0]
+        hook = Hook(as_be32(at[_NFTA_HOOK_HOOKNUM]), priority)
         policy = as_be32(chain[_NFTA_CHAIN_POLICY]) if _NFTA_CHAIN_POLICY in chain else None
         kind = as_text(chain.get(_NFTA_CHAIN_TYPE, b""))
         found.append(FoundChain(as_text(chain[_NFTA_CHAIN_NAME]), hook, policy, kind))
     return found
+
+
+def _plain_chain(data: bytes, offset: int) -> str:
+    """The name of a chain that is attached nowhere, of which there may be thousands: the kernel writes name,
+    handle (12 bytes) and number of users in this order. A base chain's hook stands before the users: nothing
+    then, as for any other order."""
+    if len(data) < offset + 24:
+        return ""
+    length, kind = _ATTRIBUTE.unpack_from(data, offset)
+    users = offset + length + (-length % 4) + 12
+    if kind != _NFTA_CHAIN_NAME or data[users + 2 : users + 4] != _USERS:
+        return ""
+    return data[offset + 4 : offset + length - 1].decode(errors="replace")
 
 
 def rules(kernel: Netfilter, table: str) -> dict[str, list[bytes]]:
@@ -468,5 +510,10 @@ def _tree(expressions: bytes) -> list[tuple[str, object]]:
 
 def rule_messages(table: str, chain: str, content: Sequence[bytes]) -> Iterator[Message]:
     """Append all rules of a chain."""
-    for number, expressions in enumerate(content, 1):
-        yield append_rule(table, chain, expressions, number)
+    if content:
+        head = _rule_head(table, chain)
+        for number, expressions in enumerate(content, 1):
+            whole = head + attribute(_NFTA_RULE_EXPRESSIONS, expressions)
+            yield Message(
+                _NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, whole, f"add rule {number} of chain {chain}"
+            )

@@ -8,22 +8,24 @@ Transactions go through `nfnetlink`, as the kernel's own messages: no text to es
 import gc
 import logging
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
-from tortie.dataplane import netns
 from tortie.dataplane import nfnetlink_objects as objects
+from tortie.dataplane import policy_forward
 from tortie.dataplane.conntrack_cut import Pending, addresses, cut
+from tortie.dataplane.kept_socket import KeptSocket
 from tortie.dataplane.netlink import Message, NetlinkError
-from tortie.dataplane.nfnetlink import Netfilter, TransactionError
-from tortie.dataplane.nfnetlink_objects import Element, FoundChain, FoundSet
+from tortie.dataplane.nfnetlink import Netfilter
+from tortie.dataplane.nfnetlink_objects import Element, FoundChain, FoundSet, Hook, SetType
 from tortie.dataplane.ruleset import TABLE, Ruleset, Settings, Update
 from tortie.policy.state import Address, PolicyDelta, PolicyState
 
 log = logging.getLogger(__name__)
 
 SYNC_ATTEMPTS = 3  # somebody else may change our table between reading it and replacing it
+CHECK_ATTEMPTS = 3  # a change may come between reading the table and comparing it
 
 
 class PolicyDataplane:
@@ -32,38 +34,22 @@ class PolicyDataplane:
     def __init__(self, settings: Settings | None = None) -> None:
         self._ruleset = Ruleset(settings)
         self._lock = threading.Lock()
-        self._kernel: tuple[tuple[int, int], Netfilter] | None = None  # a namespace, and a socket in it
+        self._commits = KeptSocket()
+        self._reads = KeptSocket()  # for what goes on beside transactions
         self._loaded = False
         self._pending = Pending()
         self._intact_at: int | None = None  # generation at which the table was known to be right
+        self._version = 0  # of what was put into the kernel
 
-    @contextmanager
-    def _socket(self) -> Iterator[Netfilter]:
-        """A socket in the calling thread's namespace, kept: closing one waits until the kernel has cleared up
-        after the last transaction, some 10 ms. One on which something else than a refusal went wrong may be
-        out of step, so it is not used again."""
-        status = Path(netns.OWN).stat()
-        namespace = status.st_dev, status.st_ino
-        if self._kernel is None or self._kernel[0] != namespace:
-            self._close()
-            self._kernel = namespace, Netfilter()
-        try:
-            yield self._kernel[1]
-        except TransactionError:
-            raise
-        except BaseException:
-            self._close()
-            raise
-
-    def _close(self) -> None:
-        if self._kernel is not None:
-            self._kernel[1].close()
-            self._kernel = None
+    def _socket(self) -> AbstractContextManager[Netfilter]:
+        """The socket for transactions."""
+        return self._commits.use()
 
     def close(self) -> None:
         """Give the socket back; the policy stays in force. The next call opens another."""
         with self._lock:
-            self._close()
+            self._commits.close()
+        self._reads.close()
 
     def guard(self) -> bool:
         """Close every workload's interface if our table is missing; True when it had to be made.
@@ -98,7 +84,8 @@ class PolicyDataplane:
             before = self._addresses()
             self._ruleset.load(state)
             self._pending.interfaces |= set(state.workloads)
-            self._pending.gone |= before - self._addresses()
+            if before:
+                self._pending.gone |= before - self._addresses()
             self._replace()
 
     def apply(self, delta: PolicyDelta) -> None:
@@ -137,7 +124,8 @@ class PolicyDataplane:
         if not pending:
             return 0
         try:
-            return cut(ruleset, self._lock, pending)
+            with self._reads.use() as kernel:
+                return cut(ruleset, self._lock, pending, kernel)
         except BaseException:
             with self._lock:
                 self._pending.merge(pending)
@@ -146,6 +134,7 @@ class PolicyDataplane:
     def _commit_or_replace(self, update: Update) -> None:
         if not update:
             return
+        self._version += 1
         try:
             self._commit(update)
         except NetlinkError as error:
@@ -157,9 +146,8 @@ class PolicyDataplane:
             before = objects.generation(kernel) if self._intact_at is not None else None
             transactions = 1
             kernel.transaction(list(_change(update)))
-            if update.gone_sets:
-                # Apart, and later: a packet on its way through the old rules may still ask an old set.
-                kernel.transaction([objects.delete_set(TABLE, name) for name in sorted(update.gone_sets)])
+            if update.afterwards:
+                kernel.transaction(list(_afterwards(update)))
                 transactions = 2
             self._note_generation(kernel, before, transactions)
 
@@ -174,6 +162,7 @@ class PolicyDataplane:
     def _replace(self) -> None:
         self._loaded = False
         self._intact_at = None
+        self._version += 1
         with self._socket() as kernel:
             for attempt in range(1, SYNC_ATTEMPTS + 1):
                 before = objects.generation(kernel)
@@ -182,7 +171,8 @@ class PolicyDataplane:
                     _misplaced(item, self._ruleset) for item in found.chains
                 )
                 try:
-                    kernel.transaction(list(_replacement(self._ruleset, found, anew=anew)))
+                    renew = attempt == 1  # which an old kernel may refuse
+                    kernel.transaction(list(_replacement(self._ruleset, found, renew=renew, anew=anew)))
                 except NetlinkError as error:
                     if attempt == SYNC_ATTEMPTS:
                         raise
@@ -201,18 +191,44 @@ class PolicyDataplane:
     def check(self) -> list[str]:
         """What differs in the kernel from what we loaded, one sentence each; empty when all is well.
 
-        Costs one message while nobody changed any table in this namespace, else a read of our whole table.
+        Costs one message while nobody changed any table in this namespace, else a read of our whole table,
+        for which changes do not wait: what they overtook is read again. Raise DataplaneError.
         """
-        with self._lock, self._socket() as kernel:
-            if not self._loaded:
+        for _ in range(CHECK_ATTEMPTS - 1):
+            with self._lock:
+                generation = self._suspicious()
+                if generation is None:
+                    return []
+                version, wanted = self._version, _Wanted.of(self._ruleset)
+            with self._reads.use() as kernel:
+                try:
+                    differences = list(_differences(kernel, wanted))
+                except NetlinkError as error:  # it changed all the time, or a set went meanwhile
+                    log.info("the policy table cannot be read beside changes, trying again: %s", error)
+                    continue
+                quiet = objects.generation(kernel) == generation
+            with self._lock:
+                if version == self._version:
+                    if quiet and not differences:
+                        self._intact_at = generation
+                    return differences
+        with self._lock:
+            generation = self._suspicious()
+            if generation is None:
                 return []
-            generation = objects.generation(kernel)
-            if generation == self._intact_at:
-                return []
-            differences = list(_differences(kernel, self._ruleset))
-            if not differences and objects.generation(kernel) == generation:
-                self._intact_at = generation
+            with self._socket() as kernel:
+                differences = list(_differences(kernel, _Wanted.of(self._ruleset)))
+                if not differences and objects.generation(kernel) == generation:
+                    self._intact_at = generation
             return differences
+
+    def _suspicious(self) -> int | None:
+        """The kernel's generation, when somebody else may have changed our table since it was right."""
+        if not self._loaded:
+            return None
+        with self._socket() as kernel:
+            generation = objects.generation(kernel)
+        return None if generation == self._intact_at else generation
 
     def repair(self) -> list[str]:
         """Check, and replace the table when something differs; return what differed. Raise DataplaneError."""
@@ -221,6 +237,11 @@ class PolicyDataplane:
             with self._lock:
                 self._replace()
         return differences
+
+    def allow_forwarding(self) -> list[str]:
+        """See `policy_forward.allow_forwarding`."""
+        with self._reads.use() as kernel:
+            return policy_forward.allow_forwarding(kernel=kernel)
 
     def generation(self) -> int:
         """The number of the last transaction of anybody in this namespace."""
@@ -257,6 +278,22 @@ class _Found:
         self.sets = sets
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the table should be at one moment: a copy, for reading while the ruleset changes."""
+
+    chains: Mapping[str, tuple[bytes, ...]]
+    base_chains: Mapping[str, Hook]
+    sets: Mapping[str, SetType]
+    members: Mapping[str, frozenset[Element]]
+
+    @classmethod
+    def of(cls, ruleset: Ruleset) -> "_Wanted":
+        """The ruleset as it is now."""
+        members = {name: frozenset(found) for name, found in ruleset.members.items()}
+        return cls(dict(ruleset.chains), ruleset.base_chains, dict(ruleset.sets), members)
+
+
 def _found(kernel: Netfilter) -> _Found:
     if objects.table_flags(kernel, TABLE) is None:
         return _Found([], [])
@@ -284,9 +321,22 @@ def _change(update: Update) -> Iterator[Message]:
         yield objects.delete_chain(TABLE, name)
 
 
-def _replacement(wanted: Ruleset, found: _Found, *, anew: bool = False) -> Iterator[Message]:
+def _afterwards(update: Update) -> Iterator[Message]:
+    """Apart, and later: a packet on its way through the old rules may still ask an old set."""
+    for name in sorted(update.gone_sets):
+        yield objects.delete_set(TABLE, name)
+    for name, members in update.gone_elements.items():
+        yield from objects.delete_elements(TABLE, name, members)
+
+
+def _replacement(
+    wanted: Ruleset, found: _Found, *, renew: bool = False, anew: bool = False
+) -> Iterator[Message]:
     """The whole table as messages. Base chains that are there stay, so that no packet passes between an old
     one and a new one; sets that are not wanted stay too, emptied of jumps, and are deleted afterwards.
+    `renew` puts a new set in the place of an old one instead of emptying it, which the kernel does once and
+    not for every element: packets on their way through the old rules ask the old set. Maps are emptied, for
+    older kernels keep the chains that a map leads to until it is gone.
     `anew` deletes the table first: a base chain cannot be moved (an upgrade, or tampering)."""
     known = {chain.name: chain for chain in found.chains}
     base = wanted.base_chains
@@ -297,16 +347,16 @@ def _replacement(wanted: Ruleset, found: _Found, *, anew: bool = False) -> Itera
     yield objects.new_table(TABLE)
     if known or found.sets:
         yield objects.delete_rules(TABLE)
-    for item in found.sets:
-        yield objects.flush_set(TABLE, item.name)
     kept = set()
     for item in found.sets:
         kind = wanted.sets.get(item.name)
-        if kind is None:
-            continue
-        if (kind.flags, kind.key_length) == (item.flags, item.key_length):
-            kept.add(item.name)
-        else:
+        same = kind is not None and (kind.flags, kind.key_length) == (item.flags, item.key_length)
+        if item.flags & objects.NFT_SET_MAP or (same and not renew):
+            yield objects.flush_set(TABLE, item.name)
+            if same:
+                kept.add(item.name)
+                continue
+        if kind is not None:
             yield objects.delete_set(TABLE, item.name)
     for name in known.keys() - wanted.chains.keys():
         yield objects.delete_chain(TABLE, name)
@@ -324,7 +374,7 @@ def _replacement(wanted: Ruleset, found: _Found, *, anew: bool = False) -> Itera
         yield from objects.add_elements(TABLE, name, members)
 
 
-def _misplaced(chain: FoundChain, wanted: Ruleset) -> bool:
+def _misplaced(chain: FoundChain, wanted: "_Wanted | Ruleset") -> bool:
     """Whether a chain is attached elsewhere than ours of that name. An unknown base chain can just go."""
     if chain.name not in wanted.chains and chain.name not in wanted.base_chains:
         return False
@@ -332,7 +382,7 @@ def _misplaced(chain: FoundChain, wanted: Ruleset) -> bool:
     return chain.hook != hook or (hook is not None and chain.kind != "filter")
 
 
-def _differences(kernel: Netfilter, wanted: Ruleset) -> Iterator[str]:
+def _differences(kernel: Netfilter, wanted: _Wanted) -> Iterator[str]:
     flags = objects.table_flags(kernel, TABLE)
     if flags is None:
         yield f"table {TABLE} is gone"
@@ -343,7 +393,7 @@ def _differences(kernel: Netfilter, wanted: Ruleset) -> Iterator[str]:
     yield from _set_differences(kernel, wanted)
 
 
-def _chain_differences(kernel: Netfilter, wanted: Ruleset) -> Iterator[str]:
+def _chain_differences(kernel: Netfilter, wanted: _Wanted) -> Iterator[str]:
     chains = {chain.name: chain for chain in objects.chains(kernel, TABLE)}
     rules = objects.rules(kernel, TABLE)
     for name, content in wanted.chains.items():
@@ -366,7 +416,7 @@ def _chain_differences(kernel: Netfilter, wanted: Ruleset) -> Iterator[str]:
         yield f"chain {name} is not ours"
 
 
-def _set_differences(kernel: Netfilter, wanted: Ruleset) -> Iterator[str]:
+def _set_differences(kernel: Netfilter, wanted: _Wanted) -> Iterator[str]:
     found = {item.name: item for item in objects.sets(kernel, TABLE)}
     for name, kind in wanted.sets.items():
         item = found.pop(name, None)

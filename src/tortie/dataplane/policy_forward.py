@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from tortie.dataplane import nfnetlink_expressions as nft
@@ -45,14 +46,15 @@ _USERDATA = struct.pack("=BB", 0, len(COMMENT) + 1) + COMMENT.encode() + b"\0"
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_USERDATA = 1, 2, 3, 4, 7
 
 
-def allow_forwarding(prefix: str = INTERFACE_PREFIX) -> list[str]:
+def allow_forwarding(prefix: str = INTERFACE_PREFIX, kernel: Netfilter | None = None) -> list[str]:
     """Add the rules where they are needed and missing; return what was done, and what cannot be done.
 
-    Whoever owns the chain may remove them (a reload of its firewall), so call this from time to time.
-    Raise DataplaneError.
+    Whoever owns the chain may remove them (a reload of its firewall), so call this from time to time, with
+    a socket that is kept (see `kept_socket`). Raise DataplaneError.
     """
     done = []
-    with Netfilter() as kernel:
+    with ExitStack() as stack:
+        kernel = kernel or stack.enter_context(Netfilter())
         for name, family in FAMILIES.items():
             if _drops(kernel, family) and not list(_ours(kernel, family)):
                 kernel.transaction(list(_rules(family, prefix)))

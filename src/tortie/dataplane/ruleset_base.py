@@ -37,6 +37,7 @@ from tortie.dataplane.ruleset_sets import (
     ADDRESS_BYTES,
     ADDRESS_TYPE,
     FAMILIES,
+    SHARED_SETS,
     KernelSet,
     LiteralNetworks,
     LiteralPorts,
@@ -78,6 +79,7 @@ SETS = {
         for family in FAMILIES
     },
     **{target.map: SetType((_IFNAME,), verdicts=True) for target in HostMap},
+    **SHARED_SETS,
 }
 
 _U32 = struct.Struct("=I")

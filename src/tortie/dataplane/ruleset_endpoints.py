@@ -11,7 +11,7 @@ from typing import Literal
 
 from tortie.dataplane import nfnetlink_expressions as nft
 from tortie.dataplane.nfnetlink_objects import Element
-from tortie.dataplane.ruleset_names import interface_key, interface_label, policy_chain
+from tortie.dataplane.ruleset_names import digest, interface_key, interface_label, policy_chain
 from tortie.dataplane.ruleset_rules import TCP, UDP, clear_mark, if_family, if_mark, in_network
 from tortie.model.constants import INTERFACE_PREFIX, VXLAN_PORT
 from tortie.policy.state import HostRules, Network, PolicyKey, TierRules, WorkloadRules
@@ -21,6 +21,8 @@ WILDCARD = "*"  # the host endpoint of every interface that has no other
 
 class Purpose(StrEnum):
     """For which hook and direction a policy's rules are written; the prefix of its chain's name."""
+
+    __hash__ = str.__hash__  # that of an enumeration is written in Python, and asked often
 
     INGRESS = "pi"
     EGRESS = "po"
@@ -149,21 +151,36 @@ ACCEPT = nft.verdict(nft.NF_ACCEPT)
 
 @dataclass(frozen=True, slots=True)
 class EndpointParts:
-    """What one endpoint adds to the table. `policies` are the chains it jumps to."""
+    """What one endpoint adds to the table. `chains` may be those of other endpoints too; `policies` are the
+    chains that they jump to."""
 
     chains: dict[str, tuple[bytes, ...]]
     elements: dict[str, set[Element]]
-    policies: frozenset[PolicyUse]
+    policies: dict[str, PolicyUse]
 
 
-def from_chain(interface: str) -> str:
-    """Chain of what a workload sends."""
-    return f"from_{interface_label(interface)}"
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A workload's way through tiers and profiles in one direction: a chain that all share to which the same
+    policies apply in the same order."""
+
+    chain: str
+    rules: tuple[bytes, ...]
+    policies: dict[str, PolicyUse]
 
 
-def to_chain(interface: str) -> str:
-    """Chain of what a workload receives."""
-    return f"to_{interface_label(interface)}"
+def way_chain(purpose: Purpose, tiers: Iterable[TierRules], profiles: Iterable[PolicyKey]) -> str:
+    """The chain's name: a digest of what is asked. `in_` is for what a workload receives, `out_` for what it
+    sends."""
+    ingress = purpose.ingress
+    steps = []
+    for tier in tiers:
+        keys = tier.ingress if ingress else tier.egress
+        if keys:
+            steps += [policy_chain(purpose, key) for key in keys]
+            steps.append("pass" if tier.default_pass else "drop")
+    steps += [policy_chain(purpose, key) for key in profiles]
+    return f"{'in' if ingress else 'out'}_{digest(' '.join(steps))}"
 
 
 class TierWriter:
@@ -172,7 +189,7 @@ class TierWriter:
     def __init__(self, settings: Settings, passes: Passes) -> None:
         self._settings = settings
         self._passes = passes
-        self.used: set[PolicyUse] = set()
+        self.used: dict[str, PolicyUse] = {}  # by chain
 
     def tiers(
         self, tiers: Iterable[TierRules], purpose: Purpose, *, end_of_tier: bool
@@ -184,13 +201,14 @@ class TierWriter:
         done only without the mark. Tiers in which nothing passes carry no trace of it.
         """
         found: list[bytes] = []
+        ingress = purpose.ingress
         for tier in tiers:
-            keys = tier.ingress if purpose.ingress else tier.egress
+            keys = tier.ingress if ingress else tier.egress
             passing = False
             for key in keys:
-                use = (purpose, key)
-                self.used.add(use)
-                enter = nft.jump(policy_chain(purpose, key))
+                chain, use = policy_chain(purpose, key), (purpose, key)
+                self.used[chain] = use
+                enter = nft.jump(chain)
                 if not passing and self._passes(use):
                     found.append(clear_mark(self._settings.passed))
                     passing = True
@@ -214,30 +232,55 @@ class TierWriter:
         """Jumps to the profiles, and drop."""
         found = []
         for key in profiles:
-            self.used.add((purpose, key))
-            found.append(nft.jump(policy_chain(purpose, key)))
+            chain = policy_chain(purpose, key)
+            self.used[chain] = (purpose, key)
+            found.append(nft.jump(chain))
         return [*found, DROP]
 
     def _unless_passed(self, rule: bytes, *, guarded: bool) -> bytes:
         return if_mark(self._settings.passed, given=False) + rule if guarded else rule
 
 
-def workload_parts(rules: WorkloadRules, settings: Settings, passes: Passes) -> EndpointParts:
+class Ways:
+    """Finds the ways of workloads; each is written once. Those of policies that began or ceased to pass have
+    to be forgotten."""
+
+    def __init__(self, settings: Settings, passes: Passes) -> None:
+        self._settings = settings
+        self._passes = passes
+        self._known: dict[str, Way] = {}
+
+    def find(self, rules: WorkloadRules, purpose: Purpose) -> Way:
+        """The way of a workload."""
+        chain = way_chain(purpose, rules.tiers, rules.profiles)
+        known = self._known.get(chain)
+        if known is None:
+            writer = TierWriter(self._settings, self._passes)
+            content = writer.tiers_and_profiles(rules.tiers, rules.profiles, purpose)
+            # The base chain drops what comes back, so the drop at the end can be saved.
+            if content[-1] is DROP:
+                del content[-1]
+            known = self._known[chain] = Way(chain, tuple(content), writer.used)
+        return known
+
+    def forget(self, chains: Iterable[str]) -> None:
+        """Write these ways anew when they are needed again."""
+        for chain in chains:
+            self._known.pop(chain, None)
+
+
+def workload_parts(rules: WorkloadRules, ways: Ways) -> EndpointParts:
     """Chains and elements of a workload. Raise ValueError for a name that no interface can have."""
     key = interface_key(rules.interface)
-    writer = TierWriter(settings, passes)
-    chains: dict[str, tuple[bytes, ...]] = {}
-    elements: dict[str, set[Element]] = {WORKLOADS: {Element(key)}}
-    for chain, purpose, name in (
-        (from_chain(rules.interface), Purpose.EGRESS, FROM_WORKLOAD),
-        (to_chain(rules.interface), Purpose.INGRESS, TO_WORKLOAD),
-    ):
-        content = writer.tiers_and_profiles(rules.tiers, rules.profiles, purpose)
-        # The base chain drops what comes back, so the drop at the end can be saved: two rules per pod.
-        chains[chain] = tuple(content[:-1] if content[-1] == DROP else content)
-        elements[name] = {Element(key, code=nft.NFT_JUMP, chain=chain)}
+    outward, inward = ways.find(rules, Purpose.EGRESS), ways.find(rules, Purpose.INGRESS)
+    chains = {outward.chain: outward.rules, inward.chain: inward.rules}
+    elements = {
+        WORKLOADS: {Element(key)},
+        FROM_WORKLOAD: {Element(key, b"", nft.NFT_JUMP, outward.chain)},
+        TO_WORKLOAD: {Element(key, b"", nft.NFT_JUMP, inward.chain)},
+    }
     _sources(rules, key, chains, elements)
-    return EndpointParts(chains, elements, frozenset(writer.used))
+    return EndpointParts(chains, elements, outward.policies | inward.policies)
 
 
 def _sources(
@@ -288,7 +331,7 @@ def host_parts(rules: HostRules, settings: Settings, passes: Passes) -> Endpoint
             chain = target.chain(rules.interface)
             verdict = (nft.NFT_JUMP, chain) if chain in chains else (nft.NF_ACCEPT, "")
             elements[target.map] = {Element(key, code=verdict[0], chain=verdict[1])}
-    return EndpointParts(chains, elements, frozenset(writer.used))
+    return EndpointParts(chains, elements, writer.used)
 
 
 def _normal(writer: TierWriter, rules: HostRules, purpose: Purpose, failsafe: str) -> list[bytes]:

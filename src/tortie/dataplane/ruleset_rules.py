@@ -7,14 +7,21 @@ numbered and named ports together. It becomes none where it can never match (IPv
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from ipaddress import IPv4Network, IPv6Network
 from itertools import product
 from typing import Final
 
 from tortie.dataplane import nfnetlink_expressions as nft
 from tortie.dataplane.nfnetlink import NFPROTO_IPV4, NFPROTO_IPV6
-from tortie.dataplane.ruleset_sets import ADDRESS_BYTES, FAMILIES, KernelSet, LiteralNetworks, LiteralPorts
+from tortie.dataplane.ruleset_sets import (
+    ADDRESS_BYTES,
+    FAMILIES,
+    KernelSet,
+    LiteralNetworks,
+    LiteralPorts,
+    SharedSet,
+)
 from tortie.policy.state import ICMP, Action, Network, Peer, PortRange, Rule, SetID, SetKind
 
 TCP, UDP, ICMP4, ICMP6, SCTP, UDPLITE = 6, 17, 1, 58, 132, 136  # IANA protocol numbers
@@ -27,6 +34,9 @@ PORT_OFFSET: Final = {True: 0, False: 2}  # TCP, UDP, SCTP and UDP-Lite alike
 LOG_PACKETS, LOG_SECONDS, LOG_BURST = 10, 1, 50
 
 _MARK = struct.Struct("=I")  # marks are host order in a register
+
+_ANY_PORT = [b""]
+_BEHIND_TAG = nft.NFT_REG32_00 + 1  # a tag fills one register of 4 bytes
 
 FindSet = Callable[[SetID, SetKind, int], KernelSet | None]
 
@@ -42,12 +52,11 @@ class Verdicts:
 
     def of(self, action: Action) -> bytes:
         """The end of a rule with this action."""
-        return {
-            Action.ALLOW: self.allow,
-            Action.DENY: self.deny,
-            Action.NEXT_TIER: self.next_tier,
-            Action.LOG: self.log,
-        }[action]
+        if action is Action.ALLOW:
+            return self.allow
+        if action is Action.DENY:
+            return self.deny
+        return self.log if action is Action.LOG else self.next_tier
 
 
 def set_mark(bit: int) -> bytes:
@@ -124,9 +133,10 @@ def port(*, source: bool, register: int = nft.NFT_REG_1) -> bytes:
 class Rendering:
     """Rules of one policy for one hook. `used` collects the sets that they name."""
 
-    def __init__(self, verdicts: Verdicts, find_set: FindSet) -> None:
+    def __init__(self, verdicts: Verdicts, find_set: FindSet, find_tag: Callable[[SetID], bytes]) -> None:
         self._verdicts = verdicts
         self._find_set = find_set
+        self._find_tag = find_tag
         self.used: set[KernelSet] = set()
 
     def rules(self, policy: Iterable[Rule]) -> tuple[bytes, ...]:
@@ -142,11 +152,7 @@ class Rendering:
                     yield conditions + end
 
     def _matches(self, rule: Rule, family: int | None, protocol: int | None) -> Iterator[bytes]:
-        head = b"" if family is None else if_family(family)
-        if protocol is not None:
-            head += if_protocol(protocol)
-        if rule.not_protocol is not None:
-            head += if_protocol(rule.not_protocol, equal=False)
+        head = _head(family, protocol, rule.not_protocol)
         sides = []
         for peer, source in ((rule.source, True), (rule.destination, False)):
             addresses = self._addresses(peer, family, source=source)
@@ -155,13 +161,15 @@ class Rendering:
                 return
             head += addresses
             sides.append(ports)
-        tail = _icmp(rule.icmp, equal=True) + _icmp(rule.not_icmp, equal=False)
-        for alternatives in product(*sides):
-            yield head + b"".join(alternatives) + tail
+        tail = b""
+        if rule.icmp is not None or rule.not_icmp is not None:
+            tail = _icmp(rule.icmp, equal=True) + _icmp(rule.not_icmp, equal=False)
+        for of_source, of_destination in product(*sides):
+            yield b"".join((head, of_source, of_destination, tail))
 
     def _addresses(self, peer: Peer, family: int | None, *, source: bool) -> bytes | None:
         """Conditions on a side's address; None when no address of the family can fulfil them."""
-        if family is None:
+        if family is None or not (peer.sets or peer.networks or peer.not_networks or peer.not_sets):
             return b""
         found = b""
         if peer.networks:
@@ -172,8 +180,8 @@ class Rendering:
                 found += in_network(matching[0], source=source)
             else:
                 found += self._lookup(LiteralNetworks(matching, family), address(family, source=source))
-        excluded = _of(peer.not_networks, family)
-        if any(network.prefixlen == 0 for network in excluded):
+        excluded = _of(peer.not_networks, family) if peer.not_networks else ()
+        if excluded and any(network.prefixlen == 0 for network in excluded):
             return None
         if len(excluded) > 1:
             literal = LiteralNetworks(excluded, family)
@@ -184,15 +192,26 @@ class Rendering:
             members = self._find_set(identity, SetKind.NETWORKS, family)
             if members is None:
                 return None
-            found += self._lookup(members, address(family, source=source))
+            found += self._member(members, family, source=source)
         for identity in peer.not_sets:
             members = self._find_set(identity, SetKind.NETWORKS, family)
             if members is not None:
-                found += self._lookup(members, address(family, source=source), inverted=True)
+                found += self._member(members, family, source=source, inverted=True)
         return found
+
+    def _member(self, members: KernelSet, family: int, *, source: bool, inverted: bool = False) -> bytes:
+        """Look an address up in a set of policy."""
+        if not isinstance(members, SharedSet):
+            return self._lookup(members, address(family, source=source), inverted=inverted)
+        self.used.add(members)
+        return self._find_tag(members.id).join(_share_frame(family, source, inverted))
 
     def _ports(self, peer: Peer, family: int | None, *, source: bool) -> list[bytes]:
         """Alternative conditions on a side's port; an empty list when none can be fulfilled."""
+        if not (
+            peer.ports or peer.not_ports or peer.named_ports or peer.not_named_ports or peer.service_ports
+        ):
+            return _ANY_PORT
         common = b""
         if peer.not_ports:
             common += self._numbered(peer.not_ports, source=source, inside=False)
@@ -213,11 +232,7 @@ class Rendering:
     def _numbered(self, ports: tuple[PortRange, ...], *, source: bool, inside: bool = True) -> bytes:
         if len(ports) > 1:
             return self._lookup(LiteralPorts(ports), port(source=source), inverted=not inside)
-        ((first, last),) = ports
-        if first == last:
-            return port(source=source) + nft.compare(first.to_bytes(2, "big"), equal=inside)
-        bounds = first.to_bytes(2, "big"), last.to_bytes(2, "big")
-        return port(source=source) + nft.within(*bounds, inside=inside)
+        return _if_port(ports[0], source, inside)
 
     def _named(
         self, identity: SetID, family: int | None, *, source: bool, inverted: bool = False
@@ -226,10 +241,11 @@ class Rendering:
         members = None if family is None else self._find_set(identity, SetKind.NAMED_PORT, family)
         if members is None or family is None:
             return None
-        protocol_register = nft.NFT_REG32_00 + 1 if family == 4 else nft.NFT_REG_2
-        port_register = nft.NFT_REG32_00 + (2 if family == 4 else 5)
+        protocol_register = _BEHIND_TAG + ADDRESS_BYTES[family] // 4
+        port_register = protocol_register + 1
         load = (
-            address(family, source=source)
+            nft.constant(self._find_tag(identity))
+            + address(family, source=source, register=_BEHIND_TAG)
             + nft.meta(nft.NFT_META_L4PROTO, protocol_register)
             + port(source=source, register=port_register)
         )
@@ -238,6 +254,32 @@ class Rendering:
     def _lookup(self, members: KernelSet, load: bytes, *, inverted: bool = False) -> bytes:
         self.used.add(members)
         return load + nft.lookup(members.name, inverted=inverted)
+
+
+@cache
+def _head(family: int | None, protocol: int | None, not_protocol: int | None) -> bytes:
+    """What a rule begins with."""
+    head = b"" if family is None else if_family(family)
+    if protocol is not None:
+        head += if_protocol(protocol)
+    return head if not_protocol is None else head + if_protocol(not_protocol, equal=False)
+
+
+@cache
+def _share_frame(family: int, source: bool, inverted: bool) -> tuple[bytes, bytes]:
+    """What stands before and behind a set's tag where an address is looked up in a shared set."""
+    name = SharedSet(SetID(""), SetKind.NETWORKS, family).name
+    load = address(family, source=source, register=_BEHIND_TAG)
+    return nft.constant(b""), load + nft.lookup(name, inverted=inverted)
+
+
+@lru_cache(maxsize=4096)
+def _if_port(ports: PortRange, source: bool, inside: bool) -> bytes:
+    first, last = ports
+    if first == last:
+        return port(source=source) + nft.compare(first.to_bytes(2, "big"), equal=inside)
+    bounds = first.to_bytes(2, "big"), last.to_bytes(2, "big")
+    return port(source=source) + nft.within(*bounds, inside=inside)
 
 
 def _of(networks: Iterable[Network], family: int) -> tuple[Network, ...]:

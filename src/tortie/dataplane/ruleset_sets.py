@@ -4,6 +4,10 @@ The kernel has no set of both families, and none that holds single addresses as 
 of policy becomes up to two of the kernel: IPv4, and IPv6 once a member asks for it; hashed while every member
 is an address, ranges from the first broader network on. That is a set's shape; it only grows, until the whole
 is loaded again, because a rule names the kernel's sets and has to be written again when a shape changes.
+
+The kernel finds a set by going through the list of all sets of a table, so that a thousand of them cost more
+than all rules. Therefore hashed sets of policy share one set of the kernel: a key is the tag of the set of
+policy, then the member. A set of ranges is the kernel's own.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -14,42 +18,70 @@ from tortie.dataplane.nfnetlink_objects import (
     TYPE_INET_SERVICE,
     TYPE_IP6ADDR,
     TYPE_IPADDR,
+    TYPE_MARK,
     Element,
     SetType,
 )
-from tortie.dataplane.ruleset_names import digest
+from tortie.dataplane.ruleset_names import TAG_BYTES, digest
 from tortie.policy.state import Member, NamedPort, Network, PortRange, SetID, SetKind
 
 FAMILIES = (4, 6)
 ADDRESS_BYTES = {4: 4, 6: 16}
 ADDRESS_TYPE = {4: TYPE_IPADDR, 6: TYPE_IP6ADDR}
 PORT_BYTES = 2
+_TAG = (TYPE_MARK, TAG_BYTES)  # so that nft(8) shows it as a number
+_SHARED_NAMES = {
+    (kind, family): f"{label}{family}"
+    for kind, label in ((SetKind.NETWORKS, "members"), (SetKind.NAMED_PORT, "ports"))
+    for family in FAMILIES
+}
+_ADDRESSES = {family: (ADDRESS_TYPE[family], ADDRESS_BYTES[family]) for family in FAMILIES}
+SHARED_SETS = {
+    name: SetType(
+        (_TAG, _ADDRESSES[family])
+        if kind is SetKind.NETWORKS
+        else (_TAG, _ADDRESSES[family], (TYPE_INET_PROTOCOL, 1), (TYPE_INET_SERVICE, PORT_BYTES))
+    )
+    for (kind, family), name in _SHARED_NAMES.items()
+}
 
 Range = tuple[int, int]  # numbers of addresses or ports; first and last, both included
 
 
 @dataclass(frozen=True, slots=True)
-class MemberSet:
-    """The kernel's set of one family of a set of policy."""
+class RangeSet:
+    """The kernel's set of one family of a set of policy that holds networks."""
 
     id: SetID
-    kind: SetKind
     family: int
-    ranges: bool
 
     @property
     def name(self) -> str:
         """Its name in the table."""
-        letter = "net" if self.kind is SetKind.NETWORKS else "port"
-        return f"{letter}{self.family}{'r' if self.ranges else ''}_{digest(self.id)}"
+        return f"net{self.family}_{digest(self.id)}"
 
     @property
     def type(self) -> SetType:
         """What it holds."""
-        address = (ADDRESS_TYPE[self.family], ADDRESS_BYTES[self.family])
-        if self.kind is SetKind.NETWORKS:
-            return SetType((address,), interval=self.ranges)
-        return SetType((address, (TYPE_INET_PROTOCOL, 1), (TYPE_INET_SERVICE, PORT_BYTES)))
+        return SetType((_ADDRESSES[self.family],), interval=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSet:
+    """One family of a set of policy as part of a set that the kernel has for many."""
+
+    id: SetID
+    kind: SetKind
+    family: int
+
+    def __hash__(self) -> int:
+        """That of the set of policy: cheap, and one is rarely here twice."""
+        return hash(self.id)
+
+    @property
+    def name(self) -> str:
+        """Name of the kernel's set."""
+        return _SHARED_NAMES[self.kind, self.family]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +127,8 @@ class LiteralPorts:
         return set(range_elements(merge(self.ports), PORT_BYTES))
 
 
-KernelSet = MemberSet | LiteralNetworks | LiteralPorts
+OwnSet = RangeSet | LiteralNetworks | LiteralPorts  # the kernel has it for itself
+KernelSet = SharedSet | OwnSet
 
 
 def merge(ranges: Iterable[Range]) -> list[Range]:
@@ -148,29 +181,33 @@ class Members:
         """(family, whether it holds ranges) of the kernel's sets it needs."""
         return tuple(sorted(self._ranges.items()))
 
-    def kernel_set(self, identity: SetID, family: int) -> MemberSet | None:
+    def kernel_set(self, identity: SetID, family: int) -> RangeSet | SharedSet | None:
         """The kernel's set for a family; None when no member is of it."""
-        if family not in self._ranges:
+        ranges = self._ranges.get(family)
+        if ranges is None:
             return None
-        return MemberSet(identity, self.kind, family, self._ranges[family])
-
-    def elements(self, family: int) -> set[Element]:
-        """The elements of the kernel's set for a family."""
-        return elements(self.members, family, ranges=self._ranges.get(family, False))
+        return RangeSet(identity, family) if ranges else SharedSet(identity, self.kind, family)
 
 
-def elements(members: Iterable[Member], family: int, *, ranges: bool) -> set[Element]:
-    """Members of one family as elements."""
-    if ranges:
+def member_set(identity: SetID, kind: SetKind, shape: tuple[int, bool]) -> RangeSet | SharedSet:
+    """The kernel's set for a family, and whether it holds ranges."""
+    family, ranges = shape
+    return RangeSet(identity, family) if ranges else SharedSet(identity, kind, family)
+
+
+def elements(members: Iterable[Member], place: RangeSet | SharedSet, tag: bytes = b"") -> set[Element]:
+    """Those members that belong into a set, as its elements; in a shared one `tag` stands before them."""
+    family = place.family
+    if isinstance(place, RangeSet):
         networks = (item for item in members if not isinstance(item, NamedPort) and item.version == family)
         return set(range_elements(merged(networks), ADDRESS_BYTES[family]))
     found: set[Element] = set()
     for member in members:
         if isinstance(member, NamedPort):
             if member.address.version == family:
-                found.add(Element(named_port_key(member)))
+                found.add(Element(tag + named_port_key(member)))
         elif member.version == family:
-            found.add(Element(member.network_address.packed))
+            found.add(Element(tag + member.network_address.packed))
     return found
 
 

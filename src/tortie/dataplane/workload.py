@@ -24,6 +24,8 @@ from tortie.dataplane.workload_link import (
     HOST_CONF,
     HOST_CONF6,
     POD_CONF6,
+    Address,
+    BegunLink,
     Departure,
     WorkloadEnds,
     WorkloadLink,
@@ -44,18 +46,33 @@ class InterfaceExistsError(DataplaneError):
 class Workloads:
     """Makes, checks and removes pods' interfaces. Blocking: 1.5 ms to add, 0.5 to detach, 28 to bury."""
 
-    def add(self, link: WorkloadLink) -> WorkloadEnds:
-        """Make the interface; one that is already right stays as it is. On an error nothing of it remains.
+    def begin(self, link: WorkloadLink) -> BegunLink | None:
+        """Make what needs no address, two thirds of the work; `add` completes it, `detach` takes it away.
+
+        None: something stands in the way, and `add` has to look at it. On an error nothing of it remains.
+        Raise DataplaneError.
+        """
+        with Socket(link.namespace) as pod, Socket() as host:
+            if workload_check.find(host, link.host_name) or workload_check.find(pod, link.ifname):
+                return None
+            try:
+                return _make(pod, host, link)
+            except BaseException:
+                _remove(host, link.host_name)
+                raise
+
+    def add(self, link: WorkloadLink, begun: BegunLink | None = None) -> WorkloadEnds:
+        """Make the interface, or complete what `begin` made; one that is already right stays as it is. On an
+        error nothing of it remains.
 
         Raise InterfaceExistsError when the container has such an interface already, else DataplaneError.
         """
         with Socket(link.namespace) as pod, Socket() as host:
-            ends = _standing(pod, host, link)
+            ends = _standing(pod, host, link) if begun is None else None
             if ends is not None:
                 return ends
             try:
-                host.request(_create(link))
-                return _furnish(pod, host, link)
+                return _furnish(pod, host, link, begun or _make(pod, host, link))
             except BaseException:
                 _remove(host, link.host_name)
                 raise
@@ -99,6 +116,22 @@ class Workloads:
         with Socket() as host:
             found = [Departure.of(link) for link in rtnetlink.links(host) if link.kind == "veth"]
         return [departure for departure in found if departure is not None]
+
+    def addresses(self, departure: Departure) -> tuple[Address, ...]:
+        """What a pod's interface was made with, IPv4 first: the node's permanent neighbours behind it.
+
+        Nothing when the interface is another container's, or not complete. Raise DataplaneError.
+        """
+        with Socket() as host:
+            link = workload_check.find(host, departure.host_name)
+            if link is None or Departure.of(link) != departure:
+                return ()
+            found: list[Address] = [
+                entry.address for entry in rtnetlink.neighbours(host, link.index) if entry.permanent
+            ]
+            if inet6.is_there():
+                found += [address for address, _mac in inet6.neighbours(host, link.index)]
+            return tuple(found)
 
     def check(self, link: WorkloadLink) -> list[str]:
         """What differs from `link`, one sentence each; empty means that all is well. Raise DataplaneError."""
@@ -169,24 +202,39 @@ def _create(link: WorkloadLink) -> Message:
     return Message(made.type, made.flags, made.body + queues, made.tried)
 
 
-def _furnish(pod: Socket, host: Socket, link: WorkloadLink) -> WorkloadEnds:
-    """Give both ends of a new pair their settings, addresses and routes."""
+def _make(pod: Socket, host: Socket, link: WorkloadLink) -> BegunLink:
+    """A new pair, marked, with the settings that do not depend on its addresses."""
+    host.request(_create(link))
     outer = rtnetlink.link_by_name(host, link.host_name)
     inner = rtnetlink.link_by_name(pod, link.ifname)
+    host.request(
+        rtnetlink.set_link(outer.index, outer.name, alias=link.mark, conf=HOST_CONF),
+        rtnetlink.set_proxy_delay(outer.index, outer.name, 0),
+    )
     if inet6.is_there():
-        settings = HOST_CONF6 if link.ipv6 else {"accept_ra": 0}
-        inet6.configure(outer.name, settings, "on the node")
+        inet6.configure(outer.name, {"accept_ra": 0}, "on the node")
+    loopback = rtnetlink.link_by_name(pod, "lo")
+    pod.request(rtnetlink.set_link(loopback.index, "lo", up=True))
     with netns.entered(link.namespace):
-        _set_container(link)
+        _set_forwarding(link)
+    return BegunLink(outer, inner)
+
+
+def _furnish(pod: Socket, host: Socket, link: WorkloadLink, begun: BegunLink) -> WorkloadEnds:
+    """Give both ends of a new pair their addresses and routes."""
+    outer, inner = begun.outer, begun.inner
+    if link.ipv6:
+        inet6.configure(outer.name, HOST_CONF6, "on the node")
+        with netns.entered(link.namespace):
+            _set_ipv6(link)
     host.request(*_host_messages(link, outer, inner))
     _route_to_pod(host, link, outer)
-    loopback = rtnetlink.link_by_name(pod, "lo")
-    pod.request(rtnetlink.set_link(loopback.index, "lo", up=True), *_pod_messages(link, inner))
+    pod.request(*_pod_messages(link, inner))
     return WorkloadEnds(link.host_name, outer.mac, outer.index, inner.mac, inner.index)
 
 
-def _set_container(link: WorkloadLink) -> None:
-    """Forwarding, and IPv6 where it is wanted. A namespace may have inherited the node's settings."""
+def _set_forwarding(link: WorkloadLink) -> None:
+    """The container's ip_forward. A namespace may have inherited the node's settings."""
     wanted, setting = str(int(link.forward)), Path("/proc/sys/net/ipv4/ip_forward")
     try:
         if setting.read_text(encoding="ascii").strip() != wanted:
@@ -195,20 +243,20 @@ def _set_container(link: WorkloadLink) -> None:
         raise DataplaneError(
             f"set net.ipv4.ip_forward={wanted} in the container: {os.strerror(error.errno or 0)}"
         ) from error
-    if link.ipv6:
-        for device in ("all", "default", "lo"):
-            inet6.configure(device, {"disable_ipv6": 0}, "in the container")
-        inet6.configure("all", {"forwarding": int(link.forward)}, "in the container")
-        inet6.configure(link.ifname, POD_CONF6, "in the container")
+
+
+def _set_ipv6(link: WorkloadLink) -> None:
+    """IPv6 in the container, where it may be off."""
+    for device in ("all", "default", "lo"):
+        inet6.configure(device, {"disable_ipv6": 0}, "in the container")
+    inet6.configure("all", {"forwarding": int(link.forward)}, "in the container")
+    inet6.configure(link.ifname, POD_CONF6, "in the container")
 
 
 def _host_messages(link: WorkloadLink, outer: Link, inner: Link) -> list[Message]:
-    """Settings, state and neighbours of the host's end."""
+    """State and neighbours of the host's end."""
     messages = [inet6.without_own_address(outer.index, outer.name)] if link.ipv6 else []
-    messages += [
-        rtnetlink.set_link(outer.index, outer.name, alias=link.mark, up=True, conf=HOST_CONF),
-        rtnetlink.set_proxy_delay(outer.index, outer.name, 0),
-    ]
+    messages.append(rtnetlink.set_link(outer.index, outer.name, up=True))
     if link.ipv6:
         messages.append(inet6.add_address(outer.index, outer.name, IPv6Interface((GATEWAY6, 64))))
     for address in link.addresses:

@@ -89,6 +89,14 @@ class WorkloadEnds:
 
 
 @dataclass(frozen=True, slots=True)
+class BegunLink:
+    """Both ends of a new pair, which has settings and is down: addresses and routes are to come."""
+
+    outer: Link
+    inner: Link
+
+
+@dataclass(frozen=True, slots=True)
 class Departure:
     """A host end to delete, provided that it is still the one of this container, interface and network."""
 

@@ -6,9 +6,11 @@ version of a deletion: whoever holds a stale copy fails at the mark. A crash bet
 object, which every reader takes for deleted, and removes.
 
 Nothing has to be called: `Datastore.delete` of the Kubernetes and the memory backend does both steps for
-these kinds, `get` and `list` hide marked objects and finish their deletion, `create` finishes it when it is
-in the way, and a watch reports the mark as the deletion. etcd compares and deletes in one transaction, so its
-backend marks nothing, but it reads marks of other writers in the same way.
+blocks and affinities, which Calico's own components watch and write. A handle, of which there is one for each
+container, is deleted in one step: the API servers that we support compare version and uid. `get` and `list`
+hide marked objects, handles too, and finish their deletion, `create` finishes it when it is in the way, and a
+watch reports the mark as the deletion. etcd compares and deletes in one transaction, so its backend marks
+nothing, but it reads marks of other writers in the same way.
 """
 
 from typing import TypeVar
@@ -21,7 +23,12 @@ R = TypeVar("R", bound=Resource)
 
 
 def in_two_steps(kind: type[Resource]) -> bool:
-    """Whether objects of this kind are marked before they are removed."""
+    """Whether we mark objects of this kind before we remove them."""
+    return issubclass(kind, BlockAffinity | IPAMBlock)
+
+
+def may_be_marked(kind: type[Resource]) -> bool:
+    """Whether somebody may have marked an object of this kind."""
     return issubclass(kind, BlockAffinity | IPAMBlock | IPAMHandle)
 
 

@@ -1,28 +1,19 @@
 """IPAMHandles: which blocks a container (or a tunnel) holds addresses in."""
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from ipaddress import ip_network
 
 import msgspec
 
 from tortie.datastore.interface import Datastore, NotFoundError
 from tortie.ipam.block import Network
+from tortie.ipam.turns import Turns
 from tortie.model.names import handle_name
 from tortie.model.resources import IPAMHandle, IPAMHandleSpec, Metadata
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Turn:
-    """Who waits for one handle."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
 
 
 class Handles:
@@ -31,20 +22,11 @@ class Handles:
     def __init__(self, datastore: Datastore) -> None:
         self._datastore = datastore
         self._written: dict[str, IPAMHandle] = {}
-        self._turns: dict[str, _Turn] = {}
+        self._turns = Turns()
 
-    @asynccontextmanager
-    async def turn(self, handle_id: str) -> AsyncGenerator[None, None]:
+    def turn(self, handle_id: str) -> AbstractAsyncContextManager[None]:
         """Requests of this process for one handle follow each other."""
-        turn = self._turns.setdefault(handle_id, _Turn())
-        turn.users += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.users -= 1
-            if not turn.users:
-                del self._turns[handle_id]
+        return self._turns.of(handle_id)
 
     def known(self, handle_id: str) -> IPAMHandle | None:
         """The handle as this process wrote it last, if it did. Writing it tells whether that is current."""

@@ -1,7 +1,8 @@
 """Blocks as this process saw them last, and the writes to them: edits that wait are written together.
 
 Each edit is a function of the block. While one write is under way, further edits gather; the next write
-applies all of them, so that fifty pods that start at once cost one write or two, not fifty.
+applies all of them, and waits a moment for assigns that are known to be on their way. So fifty pods that
+start at once cost a few writes, not fifty.
 
 A `KnownBlock` stands for an unbroken line of writes: what it says was read at some time, and since then
 nobody but this process has written the block. The first write that fails, for whatever reason, breaks it for
@@ -13,14 +14,20 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from tortie.datastore.interface import ConflictError, Datastore, DatastoreError, NotFoundError
 from tortie.ipam import block as blocks
 from tortie.ipam.block import BlockError, Network
 from tortie.model.names import cidr_name
 from tortie.model.resources import IPAMBlock
+
+# A write waits for promised assigns as long as one comes within the former, at most for the latter. A write
+# of a full block costs the datastore as much as six handles do.
+NEXT_SECONDS: Final = 0.02
+GATHER_SECONDS: Final = 0.1
 
 T = TypeVar("T")
 Edit = Callable[[IPAMBlock], tuple[IPAMBlock, T]]
@@ -52,6 +59,7 @@ class KnownBlock:
     writes: int = 0
     _queue: list[_Waiting] = field(default_factory=list)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def cidr(self) -> Network:
@@ -71,9 +79,11 @@ class KnownBlock:
         """
         waiting = _Waiting(edit)
         self._queue.append(waiting)
+        self._changed.set()
         try:
             async with self._lock:
                 if not waiting.done:
+                    await self._gather()
                     await self._write()
         finally:
             if waiting in self._queue:  # cancelled while it waited
@@ -82,6 +92,25 @@ class KnownBlock:
             raise waiting.error
         result: T = waiting.result
         return result
+
+    def promise(self) -> None:
+        """An automatic assignment is on its way."""
+        self.promised += 1
+
+    def keep(self) -> None:
+        """A promised assignment has been made, or will not be."""
+        self.promised -= 1
+        self._changed.set()
+
+    async def _gather(self) -> None:
+        """Wait for what is promised, a moment at most."""
+        latest = asyncio.get_running_loop().time() + GATHER_SECONDS
+        with suppress(TimeoutError):
+            while self.promised > len(self._queue) and not self.broken:
+                self._changed.clear()
+                left = latest - asyncio.get_running_loop().time()
+                async with asyncio.timeout(min(NEXT_SECONDS, left)):
+                    await self._changed.wait()
 
     async def _write(self) -> None:
         batch, self._queue = self._queue, []
@@ -115,6 +144,7 @@ class KnownBlock:
     def break_off(self, waiting: list[_Waiting] | None = None) -> None:
         """Refuse these edits, those in the queue and all later ones."""
         self.broken = True
+        self._changed.set()
         queued, self._queue = self._queue, []
         for item in itertools.chain(waiting or (), queued):
             item.fail(

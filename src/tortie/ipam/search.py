@@ -80,12 +80,14 @@ class Place:
     @classmethod
     def promise(cls, known: KnownBlock, address: Address | None = None) -> "Place":
         """A place that others leave alone."""
-        known.promised += address is None
+        if address is None:
+            known.promise()
         return cls(known, address)
 
     def leave(self) -> None:
         """It was taken, or will not be."""
-        self.known.promised -= self.address is None
+        if self.address is None:
+            self.known.keep()
 
 
 def leave_all(places: Iterable[Place]) -> None:

@@ -42,7 +42,7 @@ def configuration_problems(configuration: BGPConfiguration) -> Findings:
         ("serviceLoadBalancerIPs", spec.service_load_balancer_ips),
     ):
         for index, block in enumerate(blocks):
-            yield from checks.cidr(f"spec.{name}[{index}].cidr", block.cidr)
+            yield from checks.cidr(f"spec.{name}[{index}].cidr", block.cidr, bare=True)
     for index, pattern in enumerate(spec.ignored_interfaces):
         if not _WILDCARD_INTERFACE.fullmatch(pattern) or set(pattern) == {"*"}:
             yield Problem(
@@ -66,6 +66,9 @@ def _communities(spec: BGPConfigurationSpec) -> Findings:
         if not community.name:
             yield Problem(f"spec.communities[{index}].name", "", "must be set")
         yield from checks.community(f"spec.communities[{index}].value", community.value)
+    if spec.communities and not spec.prefix_advertisements:
+        reason = "must not be set without spec.prefixAdvertisements, which alone use them"
+        yield Problem("spec.communities", ", ".join(names), reason)
     for index, advertisement in enumerate(spec.prefix_advertisements):
         path = f"spec.prefixAdvertisements[{index}]"
         yield from checks.cidr(f"{path}.cidr", advertisement.cidr)
@@ -136,6 +139,8 @@ def peer_problems(spec: BGPPeerSpec) -> Findings:
             )
         if spec.as_number is None:
             yield Problem("spec.asNumber", "", "must be set where spec.peerIP is")
+    if spec.local_workload_selector and spec.as_number is None:
+        yield Problem("spec.asNumber", "", "must be set where spec.localWorkloadSelector is")
     yield from checks.as_number("spec.asNumber", spec.as_number)
     yield from checks.as_number("spec.localASNumber", spec.local_as_number)
     yield from checks.one_of("spec.nextHopMode", spec.next_hop_mode, ("Auto", "Self", "Keep"))

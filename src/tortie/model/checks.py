@@ -1,7 +1,7 @@
 """Checks of single values. Each yields at most one `Problem` for the field at `path`; nothing is raised."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -19,6 +19,14 @@ SWITCH: Final = ("Enabled", "Disabled")
 # RFC 1123 subdomain, as Kubernetes requires of an object's name.
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _MAX_NAME: Final = 253
+# A label's value, or the part of a key behind its slash; annotations share one limit (256 KiB).
+_LABEL_PART: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_MAX_LABEL_PART: Final = 63
+_MAX_ANNOTATIONS: Final = 256 * 1024
+_KEY_RULE: Final = (
+    "must be a key as Kubernetes has them: a name of at most 63 letters, digits, '-', '_' and '.', before "
+    "it, if you like, a domain in lower case and a slash"
+)
 # Go's time.ParseDuration; it is what Calico reads durations with.
 _DURATION: Final = re.compile(r"[+-]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))+)")
 _COMMUNITY: Final = re.compile(r"(\d+):(\d+)(:(\d+))?")
@@ -33,6 +41,33 @@ def object_name(name: str) -> Findings:
             name,
             f"must be 1 to {_MAX_NAME} of a-z, 0-9, '-' and '.', with a letter or digit at each end",
         )
+
+
+def labels(path: str, entries: Mapping[str, str]) -> Findings:
+    """Labels as Kubernetes has them: at most one finding for each."""
+    for key, value in entries.items():
+        if not _is_qualified(key):
+            yield Problem(f"{path}[{key}]", key, _KEY_RULE)
+        elif value and (not _LABEL_PART.fullmatch(value) or len(value) > _MAX_LABEL_PART):
+            rule = f"must be empty, or 1 to {_MAX_LABEL_PART} of letters, digits, '-', '_' and '.'"
+            yield Problem(f"{path}[{key}]", value, f"{rule}, with a letter or digit at each end")
+
+
+def annotations(path: str, entries: Mapping[str, str]) -> Findings:
+    """Annotations as Kubernetes has them: a key's case does not matter, the values may be anything."""
+    for key in entries:
+        if not _is_qualified(key.lower()):
+            yield Problem(f"{path}[{key}]", key, _KEY_RULE)
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in entries.items())
+    if size > _MAX_ANNOTATIONS:
+        yield Problem(path, f"{size} bytes", f"must have at most {_MAX_ANNOTATIONS} bytes in all")
+
+
+def _is_qualified(key: str) -> bool:
+    prefix, slash, name = key.rpartition("/")
+    if slash and (not _NAME.fullmatch(prefix) or len(prefix) > _MAX_NAME):
+        return False
+    return bool(_LABEL_PART.fullmatch(name)) and len(name) <= _MAX_LABEL_PART
 
 
 def named_default(name: str) -> Findings:

@@ -15,6 +15,7 @@ _MAX_VNI: Final = 2**24 - 1  # RFC 7348: 24 bits
 _MAX_PROTOCOL: Final = 255  # linux/rtnetlink.h: rtm_protocol is one octet
 _MOST_MTU: Final = 65535  # the length field of an IPv4 header
 _PORT_RANGE: Final = re.compile(r"(\d{1,5})(?::(\d{1,5}))?")
+_HOST: Final = re.compile(r"[a-zA-Z0-9:._+-]{1,64}")  # Calico's bound
 _LOG_LEVELS: Final = ("None", *checks.LOG_LEVELS, "Panic")
 
 _ENUMS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -84,8 +85,11 @@ def felix_problems(configuration: FelixConfiguration) -> Findings:
     yield from checks.address("spec.deviceRouteSourceAddress", spec.device_route_source_address, 4)
     yield from checks.address("spec.deviceRouteSourceAddressIPv6", spec.device_route_source_address_ipv6, 6)
     yield from checks.address("spec.natOutgoingAddress", spec.nat_outgoing_address, 4)
+    if spec.prometheus_metrics_host and not _HOST.fullmatch(spec.prometheus_metrics_host):
+        rule = "must be a host's name or address: at most 64 of letters, digits, '.', ':', '_', '+' and '-'"
+        yield Problem("spec.prometheusMetricsHost", spec.prometheus_metrics_host, rule)
     for index, item in enumerate(spec.external_nodes_list):
-        yield from checks.cidr(f"spec.externalNodesList[{index}]", item, bare=True)
+        yield from checks.cidr(f"spec.externalNodesList[{index}]", item, 4, bare=True)
     yield from _port_range("spec.natPortRange", spec.nat_port_range)
     for index, ports in enumerate(spec.kube_node_port_ranges or ()):
         yield from _port_range(f"spec.kubeNodePortRanges[{index}]", ports)
@@ -105,7 +109,7 @@ def _port_range(path: str, value: int | str | None) -> Findings:
 
 
 def _failsafe(path: str, failsafe: ProtoPort) -> Findings:
-    yield from checks.one_of(f"{path}.protocol", failsafe.protocol.upper(), ("TCP", "UDP"))
+    yield from checks.one_of(f"{path}.protocol", failsafe.protocol.upper(), ("TCP", "UDP", "SCTP"))
     yield from checks.port(f"{path}.port", failsafe.port, least=0)
     if failsafe.net:
         yield from checks.cidr(f"{path}.net", failsafe.net, bare=True)

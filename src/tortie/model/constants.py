@@ -14,6 +14,9 @@ ANNOTATION_POD_IP: Final = "cni.projectcalico.org/podIP"
 ANNOTATION_POD_IPS: Final = "cni.projectcalico.org/podIPs"
 ANNOTATION_CONTAINER_ID: Final = "cni.projectcalico.org/containerID"
 
+# Pod annotation that people write: a JSON list of addresses that lead to the pod beside its own.
+ANNOTATION_FLOATING: Final = "cni.projectcalico.org/floatingIPs"
+
 # On crd.projectcalico.org/v1 objects: metadata as JSON, where Calico's clients keep labels and annotations.
 ANNOTATION_METADATA: Final = "projectcalico.org/metadata"
 

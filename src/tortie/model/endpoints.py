@@ -7,12 +7,14 @@ from msgspec import Struct, field
 
 from tortie.model.constants import (
     ANNOTATION_CONTAINER_ID,
+    ANNOTATION_FLOATING,
     ANNOTATION_POD_IP,
     ANNOTATION_POD_IPS,
     LABEL_NAMESPACE,
     LABEL_ORCHESTRATOR,
     LABEL_SERVICE_ACCOUNT,
 )
+from tortie.model.floating import FloatingError, parse_floating
 from tortie.model.names import veth_name, workload_endpoint_name
 from tortie.model.resources import CALICO_GROUP_VERSION, Metadata, Pod, Resource, ResourceType
 
@@ -31,6 +33,13 @@ class EndpointPort(Struct, rename="camel", omit_defaults=True, kw_only=True):
     host_port: int = 0
 
 
+class IPNAT(Struct, omit_defaults=True, kw_only=True):
+    """A floating address: what is sent to `external` goes to `internal`, which is the endpoint's own."""
+
+    internal: str = field(default="", name="internalIP")
+    external: str = field(default="", name="externalIP")
+
+
 class WorkloadEndpointSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """`ip_networks` are CIDRs (`10.5.0.3/32`), `interface_name` is the host's end of the veth pair."""
 
@@ -41,6 +50,7 @@ class WorkloadEndpointSpec(Struct, rename="camel", omit_defaults=True, kw_only=T
     container_id: str = field(default="", name="containerID")
     interface_name: str = ""
     ip_networks: list[str] = field(default_factory=list)
+    ip_nats: list[IPNAT] = field(default_factory=list, name="ipNATs")
     profiles: list[str] = field(default_factory=list)
     ports: list[EndpointPort] = field(default_factory=list)
 
@@ -113,10 +123,29 @@ def workload_endpoint(pod: Pod) -> WorkloadEndpoint | None:
             container_id=pod.metadata.annotations.get(ANNOTATION_CONTAINER_ID, ""),
             interface_name=veth_name(namespace, name),
             ip_networks=[str(network) for network in networks],
+            ip_nats=_floating(pod, networks),
             profiles=profiles,
             ports=_ports(pod),
         ),
     )
+
+
+def _floating(pod: Pod, networks: list[IPv4Interface | IPv6Interface]) -> list[IPNAT]:
+    """The pod's floating addresses of the families that it has an address of; none when the annotation cannot
+    be read, which whoever translates addresses reports."""
+    text = pod.metadata.annotations.get(ANNOTATION_FLOATING)
+    if not text:
+        return []
+    try:
+        addresses = parse_floating(text)
+    except FloatingError:
+        return []
+    internal = {network.version: str(network.ip) for network in networks}
+    return [
+        IPNAT(internal=internal[address.version], external=str(address))
+        for address in addresses
+        if address.version in internal
+    ]
 
 
 def _ports(pod: Pod) -> list[EndpointPort]:

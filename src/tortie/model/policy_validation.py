@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from tortie.model import checks
 from tortie.model.policies import (
     EGRESS,
     INGRESS,
@@ -59,6 +60,7 @@ _MAX_NAME: Final = 253
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _MAX_LABEL: Final = 63
 _INTERFACE: Final = re.compile(r"[a-zA-Z0-9_.-]{1,15}")  # IFNAMSIZ - 1, linux/if.h
+_KUBERNETES: Final = "knp.default."
 _NAMESPACE_LABEL: Final = "projectcalico.org/namespace"
 _MAX_ICMP_TYPE: Final = 254  # 255 stands for "any" in netfilter (ip_tables)
 _MAX_ICMP_CODE: Final = 255
@@ -82,6 +84,8 @@ def rule_problems(rule: Rule, path: str, *, direction: str, namespaced: bool) ->
         yield Problem(
             f"{path}.http", text, "is not supported, for nothing on the data path reads HTTP; remove it"
         )
+    if rule.metadata is not None:
+        yield from checks.annotations(f"{path}.metadata.annotations", rule.metadata.annotations)
     yield from _versions(rule, path)
     yield from _protocols(rule, path)
     yield from _entity(rule.source, f"{path}.source")
@@ -104,6 +108,11 @@ def _metadata(resource: Resource) -> Findings:
         yield Problem("metadata.name", name, rule)
     if resource.resource_type.namespaced and not resource.metadata.namespace:
         yield Problem("metadata.namespace", "", "must name a namespace")
+    if isinstance(resource, GlobalNetworkPolicy | StagedGlobalNetworkPolicy) and name.startswith(_KUBERNETES):
+        rule = f"must not begin with {_KUBERNETES}, which stands for Kubernetes' own policies"
+        yield Problem("metadata.name", name, rule)
+    yield from checks.labels("metadata.labels", resource.metadata.labels)
+    yield from checks.annotations("metadata.annotations", resource.metadata.annotations)
 
 
 # --- values ------------------------------------------------------------------------------------------------
@@ -218,9 +227,9 @@ def _protocols(rule: Rule, path: str) -> Findings:
         if number not in (ICMP, ICMPV6):
             protocol = "" if rule.protocol is None else str(rule.protocol)
             yield Problem(place, protocol, "needs the rule's protocol to be ICMP or ICMPv6")
-        if icmp.type is None:
+        if icmp.type is None and icmp.code is not None:
             yield Problem(f"{place}.type", "", "must be given: a code means nothing without it")
-        elif not 0 <= icmp.type <= _MAX_ICMP_TYPE:
+        elif icmp.type is not None and not 0 <= icmp.type <= _MAX_ICMP_TYPE:
             yield Problem(f"{place}.type", str(icmp.type), f"must be from 0 to {_MAX_ICMP_TYPE}")
         if icmp.code is not None and not 0 <= icmp.code <= _MAX_ICMP_CODE:
             yield Problem(f"{place}.code", str(icmp.code), f"must be from 0 to {_MAX_ICMP_CODE}")
@@ -377,6 +386,9 @@ def _host_endpoint(resource: HostEndpoint) -> Findings:
         yield Problem("spec.interfaceName", spec.interface_name, rule)
     for position, text in enumerate(spec.expected_ips):
         yield from _parsed(f"spec.expectedIPs[{position}]", text, parse_address)
+    for position, profile in enumerate(spec.profiles):
+        if not _NAME.fullmatch(profile) or len(profile) > _MAX_NAME:
+            yield Problem(f"spec.profiles[{position}]", profile, "must be the name of a Profile")
     for position, port in enumerate(spec.ports):
         path = f"spec.ports[{position}]"
         yield from _parsed(f"{path}.port", port.port, parse_port)

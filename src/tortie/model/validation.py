@@ -18,6 +18,8 @@ from tortie.model.bgp_validation import (
 from tortie.model.checks import Findings
 from tortie.model.cluster import ClusterInformation, KubeControllersConfiguration
 from tortie.model.cluster_validation import controllers_problems, felix_problems
+from tortie.model.endpoint_validation import endpoint_problems, profile_problems
+from tortie.model.endpoints import WorkloadEndpoint
 from tortie.model.felix import FelixConfiguration
 from tortie.model.ipam import (
     BlockAffinity,
@@ -30,7 +32,8 @@ from tortie.model.ipam import (
 from tortie.model.policies import POLICY_KINDS
 from tortie.model.policy_validation import policy_problems
 from tortie.model.problems import Problem
-from tortie.model.resources import CRD_GROUP_VERSION, Resource
+from tortie.model.profile import Profile
+from tortie.model.resources import CALICO_GROUP_VERSION, CRD_GROUP_VERSION, Resource
 
 # Prefix lengths that a block may have, least and most, by IP version.
 BLOCK_SIZES: Final = {4: (20, 32), 6: (116, 128)}
@@ -43,9 +46,15 @@ def problems(resource: Resource) -> list[Problem]:
     """Everything that is wrong with `resource`. Kubernetes' own kinds are the API server's business."""
     if isinstance(resource, POLICY_KINDS):
         return policy_problems(resource)
-    if resource.resource_type.api_version != CRD_GROUP_VERSION:
+    if resource.resource_type.api_version not in (CRD_GROUP_VERSION, CALICO_GROUP_VERSION):
         return []
-    return [*checks.object_name(resource.metadata.name), *_of_kind(resource)]
+    metadata = resource.metadata
+    return [
+        *checks.object_name(metadata.name),
+        *checks.labels("metadata.labels", metadata.labels),
+        *checks.annotations("metadata.annotations", metadata.annotations),
+        *_of_kind(resource),
+    ]
 
 
 @singledispatch
@@ -61,7 +70,7 @@ def _pool(pool: IPPool) -> Findings:
     if network is not None:
         least, most = BLOCK_SIZES[network.version]
         yield from checks.between("spec.blockSize", spec.block_size, least, most)
-        if network.prefixlen > spec.block_size:
+        if network.prefixlen > spec.block_size and not spec.disabled:  # a disabled one gives no blocks
             yield Problem(
                 "spec.cidr", spec.cidr, f"must have room for a block of /{spec.block_size} (spec.blockSize)"
             )
@@ -88,6 +97,9 @@ def _load_balancer_pool(pool: IPPool) -> Findings:
         )
     if spec.node_selector not in ("", "all()"):
         yield Problem("spec.nodeSelector", spec.node_selector, "must be all() in a pool for LoadBalancer")
+    for field, mode in (("ipipMode", spec.ipip_mode), ("vxlanMode", spec.vxlan_mode)):
+        if mode != "Never":
+            yield Problem(f"spec.{field}", mode, "must be Never in a pool for LoadBalancer: no pod has it")
     if spec.disable_bgp_export:
         yield Problem("spec.disableBGPExport", "true", "must be false in a pool for LoadBalancer")
 
@@ -196,6 +208,16 @@ def _filter(bgp_filter: BGPFilter) -> Findings:
 @_of_kind.register
 def _node_status(status: CalicoNodeStatus) -> Findings:
     yield from node_status_problems(status.spec)
+
+
+@_of_kind.register
+def _endpoint(endpoint: WorkloadEndpoint) -> Findings:
+    yield from endpoint_problems(endpoint.spec)
+
+
+@_of_kind.register
+def _profile(profile: Profile) -> Findings:
+    yield from profile_problems(profile.spec)
 
 
 @_of_kind.register

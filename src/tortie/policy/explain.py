@@ -7,6 +7,7 @@ from tortie.model.endpoints import WorkloadEndpoint, workload_endpoint
 from tortie.model.policy_values import parse_network
 from tortie.model.resources import Pod, Resource
 from tortie.policy.evaluate import Direction, Packet, Verdict, workload_verdict
+from tortie.policy.explain_host import Failsafes, HostView, StageWord, host_view, host_words
 from tortie.policy.snapshot import snapshot
 from tortie.policy.sources import PolicyResource, policy_key, read_policy
 from tortie.policy.state import Address
@@ -34,7 +35,8 @@ class Explanation:
 
     @property
     def allowed(self) -> bool:
-        """Whether the connection comes about, as far as the pods' policies go (host endpoints not asked)."""
+        """Whether the connection comes about, as far as the pods' policies go; `explain_host` asks host
+        endpoints."""
         return all(side.verdict.allowed for side in (self.egress, self.ingress) if side is not None)
 
 
@@ -50,12 +52,7 @@ def explain(
     """`resources` are all objects that policy reads, of the whole cluster. An address that is a pod's stands
     for that pod. Raise ValueError when a pod has no address, or the two have none of one IP version."""
     objects = list(resources)
-    ends = {
-        address: endpoint
-        for endpoint in (workload_endpoint(item) for item in objects if isinstance(item, Pod))
-        if endpoint is not None
-        for address in _addresses(endpoint)
-    }
+    ends = _endpoints(objects)
     source_address, destination_address = _common(_choices(source), _choices(destination))
     packet = Packet(source_address, destination_address, protocol, source_port, port)
     return Explanation(
@@ -63,6 +60,89 @@ def explain(
         egress=_side(objects, ends.get(source_address), Direction.EGRESS, packet),
         ingress=_side(objects, ends.get(destination_address), Direction.INGRESS, packet),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class HostExplanation:
+    """What happens at a host endpoint. `words` are the stages' with the path of the rule that decides, as in
+    `Explained`; `pods` are the words of the pods at the ends of what the node forwards."""
+
+    view: HostView
+    direction: Direction
+    forwarded: bool
+    packet: Packet
+    words: tuple[tuple[StageWord, str], ...]
+    pods: tuple[Explained, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the connection comes about, as far as this host endpoint and the pods go."""
+        return self.words[-1][0].verdict.allowed and all(side.verdict.allowed for side in self.pods)
+
+
+def explain_host(
+    resources: Iterable[Resource],
+    name: str,
+    source: Pod | Address | None,
+    destination: Pod | Address | None,
+    *,
+    protocol: int,
+    failsafes: Failsafes,
+    port: int | None = None,
+    address: Address | None = None,
+) -> HostExplanation:
+    """A connection through the interface of HostEndpoint `name`: from `source` to the node, from the node to
+    `destination`, or with both, what the node forwards. That comes in by the interface, unless `source` is a
+    pod of the node: then it goes out there. `address` is the node's own, for an endpoint without expectedIPs.
+    Raise ValueError with what is missing or makes no sense.
+    """
+    objects = list(resources)
+    view = host_view(objects, name)
+    ends = _endpoints(objects)
+    own = view.addresses or ((address,) if address is not None else ())
+    if source is None and destination is None:
+        raise ValueError("The other end is missing: say who connects, or to whom the node connects.")
+    if not own and (source is None or destination is None):
+        raise ValueError(
+            f"HostEndpoint {name} has no expectedIPs: say which address of {view.node} is meant (--address)."
+        )
+    sources = list(own) if source is None else _choices(source)
+    destinations = list(own) if destination is None else _choices(destination)
+    packet = Packet(*_common(sources, destinations), protocol, None, port)
+    local = {found for found, endpoint in ends.items() if endpoint.spec.node == view.node}
+    forwarded = source is not None and destination is not None
+    from_here = packet.source in local
+    if packet.source in local and packet.destination in local:
+        raise ValueError("Both pods are on the endpoint's node: they reach each other without its interface.")
+    if not forwarded and (from_here or packet.destination in local):
+        raise ValueError(
+            f"A pod and its own node {view.node} reach each other by the pod's interface: host endpoints are "
+            "not asked. Explain the pod instead."
+        )
+    direction = Direction.EGRESS if source is None or (forwarded and from_here) else Direction.INGRESS
+    words = host_words(view, direction, packet, failsafes, forwarded=forwarded)
+    sides = (
+        _side(objects, ends.get(packet.source), Direction.EGRESS, packet),
+        _side(objects, ends.get(packet.destination), Direction.INGRESS, packet),
+    )
+    return HostExplanation(
+        view,
+        direction,
+        forwarded,
+        packet,
+        tuple((word, _written_rule(objects, direction, word.verdict)) for word in words),
+        tuple(side for side in sides if side is not None),
+    )
+
+
+def _endpoints(objects: Iterable[Resource]) -> dict[Address, WorkloadEndpoint]:
+    """The pods' endpoints by address."""
+    return {
+        address: endpoint
+        for endpoint in (workload_endpoint(item) for item in objects if isinstance(item, Pod))
+        if endpoint is not None
+        for address in _addresses(endpoint)
+    }
 
 
 def _addresses(endpoint: WorkloadEndpoint) -> list[Address]:

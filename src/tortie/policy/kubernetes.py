@@ -174,6 +174,11 @@ def _block(block: IPBlock) -> Peer:
     )
 
 
+def label_selector(selector: LabelSelector) -> Selector:
+    """A policy's podSelector, or a peer's, as Calico's. Raise UnreadableError."""
+    return _labels(selector, "spec.podSelector")
+
+
 def _labels(selector: LabelSelector, path: str) -> Selector:
     """A label selector as Calico's. Raise UnreadableError."""
     for problem in selector_problems(selector, path):

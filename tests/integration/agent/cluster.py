@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,7 @@ class CalicoNode:
     server: ApiServer
     settings: dict[str, str]
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    feature_control: dict[str, bool] = field(default_factory=dict)  # of the CNI configuration
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -189,14 +190,19 @@ class CalicoNode:
         return self.server.request("GET", f"/api/v1/nodes/{self.machine.name}")
 
     @contextlib.contextmanager
-    def pod(self, name: str) -> Iterator[Pod]:
-        """A pod whose sandbox is connected by the real CNI plugin."""
+    def pod(
+        self, name: str, prepare: Callable[[Namespace], None] | None = None, **metadata: dict[str, str]
+    ) -> Iterator[Pod]:
+        """A pod whose sandbox is connected by the real CNI plugin; `prepare` is done to the sandbox before.
+        `metadata` are labels and annotations."""
         with namespace() as net:
+            if prepare is not None:
+                prepare(net)
             pod = Pod(name, f"{name}-0123456789", net)
             body = {
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "metadata": {"name": name, "namespace": "default"},
+                "metadata": {"name": name, "namespace": "default", **metadata},
                 "spec": {"nodeName": self.machine.name, "containers": [{"name": "c", "image": "none"}]},
             }
             self.server.request("POST", "/api/v1/namespaces/default/pods", body)
@@ -213,6 +219,7 @@ class CalicoNode:
             "name": "k8s-pod-network",
             "type": "calico",
             "ipam": {"type": "calico-ipam"},
+            "feature_control": self.feature_control,
         }
         variables = {
             "CNI_COMMAND": command,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -101,15 +102,25 @@ class Speaker:
             return set()
 
 
+def add_tunnel(machine: Machine) -> None:
+    net, number = machine.net, int(machine.name[1:])
+    net.ip("link", "add", "tunl0", "type", "vxlan", "id", "77", "dstport", "4789", "local", machine.address)
+    net.ip("address", "add", f"10.5.{number}.1/32", "dev", "tunl0")
+    net.ip("link", "set", "tunl0", "up")
+
+
+def tunnel_index(machine: Machine) -> int:
+    links: list[dict[str, Any]] = json.loads(machine.net.ip("-j", "link"))
+    return sum(link["ifindex"] for link in links if link["ifname"] == "tunl0")
+
+
 def prepare(machine: Machine) -> None:
     """The part of the agent that BIRD depends on: a device named tunl0, and blackholes of the own blocks.
 
     This kernel may lack IP-in-IP; a VXLAN device of that name serves, for routes are written by name only.
     """
     net, number = machine.net, int(machine.name[1:])
-    net.ip("link", "add", "tunl0", "type", "vxlan", "id", "77", "dstport", "4789", "local", machine.address)
-    net.ip("address", "add", f"10.5.{number}.1/32", "dev", "tunl0")
-    net.ip("link", "set", "tunl0", "up")
+    add_tunnel(machine)
     for pool in (5, 6, 7, 8, 9):
         net.ip("route", "add", "blackhole", str(block(pool, number)), "proto", "80")
 
@@ -282,17 +293,51 @@ def test_killed_bird_and_its_restart_lose_no_route_on_either_side(speakers: dict
     assert missing == []
 
 
+async def test_routes_are_written_again_when_the_tunnel_comes_late_or_is_another_device(
+    speakers: dict[str, Speaker],
+) -> None:
+    one = speakers["n1"]
+    net = one.machine.net
+    wait_for_route(one, block(5, 2))
+    bird = Bird(
+        str(one.program),
+        one.directory / "bird.cfg",
+        one.directory / "bird.ctl",
+        lambda: tunnel_index(one.machine),
+    )
+    await bird.poll()
+    for _ in range(2):
+        net.ip("link", "delete", "tunl0")
+        await bird.poll()
+        # What a session brings while there is no tunnel, BIRD cannot write.
+        one.control.write_routes_anew()
+        eventually("BIRD's words", lambda: "Invalid iface name" in (one.directory / "bird.log").read_text())
+        assert one.kernel(block(5, 2)) == []
+        add_tunnel(one.machine)
+
+        for _attempt in range(100):
+            await bird.poll()
+            if one.kernel(block(5, 2)):
+                break
+            await asyncio.sleep(0.1)
+        assert next_hop(one.kernel(block(5, 2))) == ("10.30.200.2", "tunl0", "bird", True)
+        assert next_hop(one.kernel(block(7, 3))) == ("10.30.201.3", "tunl0", "bird", True)
+
+
 def test_graceful_shutdown_keeps_routes_here_and_at_the_peers(speakers: dict[str, Speaker]) -> None:
     one, two = speakers["n1"], speakers["n2"]
     one.control.shut_down_gracefully()
     eventually("the end of BIRD", lambda: not one.established())
     eventually("n2 to notice", lambda: "10.30.200.1" not in two.established())
+    (left,) = [peer for peer in two.control.peers() if peer.address == IPv4Address("10.30.200.1")]
+    assert left.restarting
     assert one.kernel(block(5, 2))
     assert two.kernel(block(5, 1))
     one.start("-R")
     eventually("recovery", one.recovered)
     assert one.kernel(block(5, 2))
     assert two.kernel(block(5, 1))
+    eventually("its end", lambda: not any(peer.restarting for peer in two.control.peers()))
 
 
 def test_fresh_bird_with_an_absent_peer_says_that_it_recovers_only_after_a_restart(
@@ -319,7 +364,7 @@ def _status(speaker: Speaker) -> Any:
 async def test_configuration_that_bird_refuses_never_replaces_the_good_one(
     speakers: dict[str, Speaker], tmp_path: Path
 ) -> None:
-    bird = Bird(str(speakers["n1"].program), tmp_path / "bird.cfg", tmp_path / "bird.ctl")
+    bird = Bird(str(speakers["n1"].program), tmp_path / "bird.cfg", tmp_path / "bird.ctl", lambda: 0)
     good = render(config_of("n1"))
     assert await bird.write(good) is True
     assert await bird.write(good) is False
@@ -332,7 +377,7 @@ async def test_configuration_that_bird_refuses_never_replaces_the_good_one(
 
 
 async def test_absent_bird_program_is_named_with_a_remedy(tmp_path: Path) -> None:
-    bird = Bird("no-such-bird", tmp_path / "bird.cfg", tmp_path / "bird.ctl")
+    bird = Bird("no-such-bird", tmp_path / "bird.cfg", tmp_path / "bird.ctl", lambda: 0)
     with pytest.raises(BirdError, match=r"BIRD_PROGRAM is 'no-such-bird'.*install BIRD 2"):
         await bird.write("x")
 
@@ -340,7 +385,7 @@ async def test_absent_bird_program_is_named_with_a_remedy(tmp_path: Path) -> Non
 @pytest.mark.parametrize("pools", [frozenset(), POOLS])
 async def test_every_configuration_is_accepted_by_bird(pools: frozenset[Pool], tmp_path: Path) -> None:
     program = debs.extract("bird2") / "usr/sbin/bird"
-    bird = Bird(str(program), tmp_path / "bird.cfg", tmp_path / "bird.ctl")
+    bird = Bird(str(program), tmp_path / "bird.cfg", tmp_path / "bird.ctl", lambda: 0)
     base = BirdConfig(address=IPv4Interface("10.0.0.1/32"), pools=pools)
     assert await bird.write(render(base))
     assert await bird.write(render(replace(base, debug=True, as_number=4200000000, port=1790)))

@@ -87,7 +87,7 @@ def test_etcd_holds_what_kubernetes_derives(etcd_tool: Tool, etcd: Etcd, kind: s
     specs: dict[str, Document] = {
         "Node": {"bgp": {"ipv4Address": "10.30.200.1/24", "asNumber": 64600}},
         "Profile": {"ingress": [{"action": "Allow"}], "labelsToApply": {"a": "b"}},
-        "WorkloadEndpoint": {"node": "n1", "orchestrator": "k8s", "pod": "p", "endpoint": "eth0"},
+        "WorkloadEndpoint": {"node": "n1", "pod": "p", "endpoint": "eth0", "interfaceName": "cali1"},
     }
     sample = Sample(kind, kind, specs[kind], {}, "", namespaced=kind == "WorkloadEndpoint")
     etcd_tool.write("create", sample.document())

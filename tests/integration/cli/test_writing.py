@@ -351,6 +351,7 @@ def test_what_others_write_is_refused_with_a_sentence(tool: Tool, kind: str, rea
         "BlockAffinity": {"cidr": "10.0.0.0/26", "node": "n", "state": "pending", "deleted": False},
         "IPAMBlock": {"cidr": "10.0.0.0/32", "allocations": [None], "unallocated": [0], "attributes": []},
         "IPAMHandle": {"handleID": "default", "block": {}},
+        "WorkloadEndpoint": {"interfaceName": "cali1"},
     }
     document = {
         "apiVersion": "projectcalico.org/v3",

@@ -13,7 +13,7 @@ from tests.components.proxy import Proxy, proxy_to
 from tests.integration.dataplane.namespaces import Namespace, namespaces
 from tortie.cni import installer
 from tortie.cni.cluster import Watched
-from tortie.cni.guard import EndpointPolicy
+from tortie.cni.guard import EndpointPolicy, FloatingAddresses
 from tortie.cni.interfaces import WorkloadDataplane
 from tortie.cni.server import CNIServer
 from tortie.dataplane import netns
@@ -52,6 +52,7 @@ class TestNode:
         self.allocator = Allocator(datastore, NODE)
         self.workloads: WorkloadDataplane | None = None
         self.policy: EndpointPolicy | None = None
+        self.floating: FloatingAddresses | None = None
         self.watched: Watched | None = None
         self.limited = ""
         self.journal = directory / "journal"
@@ -70,6 +71,7 @@ class TestNode:
             default_mtu=lambda: MTU,
             workloads=self.workloads,
             policy=self.policy,
+            floating=self.floating,
             watched=self.watched,
             limited=lambda: self.limited,
             host_root=Path("/"),

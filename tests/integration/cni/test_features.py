@@ -188,13 +188,6 @@ async def test_the_hardware_address_is_the_annotated_one(node: TestNode, sandbox
     assert inner["address"] == "0a:58:0a:05:00:07"
 
 
-async def test_floating_addresses_are_refused_by_name(node: TestNode, sandboxes: list[Namespace]) -> None:
-    await node.add_pod("web", **{wishes.ANNOTATION_FLOATING: '["192.0.2.9"]'})
-    code, sentence = await refused(node, sandboxes[0])
-    assert code == 2
-    assert "floatingIPs" in sentence
-
-
 async def test_forwarding_in_the_container_is_as_configured(
     node: TestNode, sandboxes: list[Namespace]
 ) -> None:

@@ -16,11 +16,12 @@ import pytest
 from tests.integration.cni.node import CONFIG, MTU, TestNode, eventually, running
 from tests.integration.dataplane.namespaces import Namespace, namespaces
 from tortie.cni import installer, shim
+from tortie.cni.annotations import Annotations
 from tortie.cni.cluster import ANNOTATION_MIRROR
 from tortie.cni.wishes import ANNOTATION_POOLS
 from tortie.dataplane.netlink import DataplaneError
 from tortie.dataplane.workload import Workloads
-from tortie.dataplane.workload_link import Departure, WorkloadEnds, WorkloadLink
+from tortie.dataplane.workload_link import BegunLink, Departure, WorkloadEnds, WorkloadLink
 from tortie.datastore.interface import ConflictError, InvalidError, R
 from tortie.datastore.memory import Call, Fault, MemoryDatastore
 from tortie.model.constants import ANNOTATION_CONTAINER_ID, ANNOTATION_POD_IP, ANNOTATION_POD_IPS
@@ -334,8 +335,8 @@ async def test_a_datastore_that_fails_in_the_middle_of_add_costs_neither_interfa
     memory(node).inject = inject
     status, error = await node.cni("ADD", netns=path(sandboxes[0]), pod="web")
     assert (status, error["code"]) == (1, 11), error
-    assert node.host.devices() == []
-    assert sandboxes[0].devices() == []
+    # It may have been made while the datastore was asked; then it is out of service, and deleted soon.
+    await eventually(lambda: node.host.devices() == [] and sandboxes[0].devices() == [])
     failing = False
     # What could not be released at once is in the journal, and goes when the agent starts again.
     await node.stop()
@@ -366,11 +367,53 @@ async def test_a_slow_annotation_of_add_does_not_come_after_that_of_del(
     node.datastore = slow
     await node.start()
     assert (await node.cni("ADD", netns=path(sandboxes[0]), pod="web"))[0] == 0
+    await eventually(lambda: slow.begun == 1)
     assert await node.cni("DEL", pod="web") == (0, {})
     await node.idle()
     expected = {ANNOTATION_POD_IP: "", ANNOTATION_POD_IPS: "", ANNOTATION_CONTAINER_ID: "c1"}
     await node.annotated("web", expected)
     assert slow.patched == 2
+
+
+async def test_annotations_that_a_killed_agent_did_not_write_are_written_by_the_next_one(
+    any_node: TestNode, sandboxes: list[Namespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("web", "gone"):
+        await any_node.add_pod(name)
+    with monkeypatch.context() as patch:
+        patch.setattr(Annotations, "write", lambda *_: None)  # as when it is killed before it comes to it
+        status, result = await any_node.cni("ADD", netns=path(sandboxes[0]), pod="web")
+        assert status == 0
+    await any_node.stop()
+    await any_node.start()
+    address = f"{address_of(result)}/32"
+    told = {ANNOTATION_POD_IP: address, ANNOTATION_POD_IPS: address, ANNOTATION_CONTAINER_ID: "c1"}
+    await any_node.annotated("web", told)
+    await any_node.annotated("gone", {})
+    assert await any_node.cni("DEL", pod="web") == (0, {})
+    await any_node.idle()
+    await any_node.stop()
+    await any_node.start()
+    await any_node.annotated("web", {**told, ANNOTATION_POD_IP: "", ANNOTATION_POD_IPS: ""})
+
+
+async def test_a_del_before_the_annotations_were_written_leaves_the_pod_as_it_was(
+    node: TestNode, sandboxes: list[Namespace]
+) -> None:
+    await node.add_pod("web")
+    patched: list[Call] = []
+
+    def note(call: Call) -> None:
+        if call.verb == "patch":
+            patched.append(call)
+
+    memory(node).inject = note
+    assert (await node.cni("ADD", netns=path(sandboxes[0]), pod="web"))[0] == 0
+    assert await node.cni("DEL", pod="web") == (0, {})
+    await node.idle()
+    await node.stop()
+    assert patched == []
+    await assert_nothing_is_left(node)
 
 
 async def test_del_while_the_datastore_is_away_succeeds_and_is_carried_out_later(
@@ -420,11 +463,12 @@ class Slow(MemoryDatastore):
 
     def __init__(self, other: MemoryDatastore) -> None:
         vars(self).update(vars(other))
-        self.patched = 0
+        self.begun = self.patched = 0
 
     async def patch(
         self, kind: type[R], name: str, patch: dict[str, Any], namespace: str = "", subresource: str = ""
     ) -> R:
+        self.begun += 1
         await asyncio.sleep(0.1 if self.patched else 0.5)
         self.patched += 1
         return await super().patch(kind, name, patch, namespace, subresource)
@@ -436,8 +480,8 @@ class Lingering(Workloads):
     def __init__(self, made: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
         self._made, self._loop = made, loop
 
-    def add(self, link: WorkloadLink) -> WorkloadEnds:
-        ends = super().add(link)
+    def add(self, link: WorkloadLink, begun: BegunLink | None = None) -> WorkloadEnds:
+        ends = super().add(link, begun)
         self._loop.call_soon_threadsafe(self._made.set)
         time.sleep(0.5)
         return ends

@@ -16,7 +16,7 @@ from tortie.policy.state import Address
 
 pytestmark = pytest.mark.root
 
-MANY = frozenset(IPv4Address("10.99.0.1") + number for number in range(conntrack.FILTERED_ADDRESSES + 1))
+MANY = frozenset(IPv4Address("10.99.0.1") + number for number in range(5))
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +51,17 @@ def test_a_connection_is_seen_after_translation_from_both_its_ends(lab: PolicyLa
         assert [item for item in found(address(lab, "c")) if item.protocol == TCP] == []
 
 
-def test_many_addresses_find_the_same_as_few(lab: PolicyLab) -> None:
+@pytest.mark.parametrize("buckets", [0, 1 << 40])
+def test_the_whole_table_and_the_kernels_filter_find_the_same(
+    lab: PolicyLab, monkeypatch: pytest.MonkeyPatch, buckets: int
+) -> None:
+    monkeypatch.setattr(conntrack, "BUCKETS_PER_CONNECTION", buckets)  # 0: the table, however full it is
     with lab.pods["c"].socket(socket.SOCK_DGRAM) as sender:
         sender.sendto(b"0 0", (lab.pods["a"].address, PORTS[1]))
-        few = [item for item in found(address(lab, "c")) if item.protocol == UDP]
-        many = [item for item in found(address(lab, "c"), *MANY) if item.protocol == UDP]
-        assert few == many
-        assert len(few) == 1
+        port = sender.getsockname()[1]
+        (one,) = [item for item in found(address(lab, "c")) if item.source_port == port]
+        assert (one.protocol, one.source) == (UDP, address(lab, "c"))
+        assert [item for item in found(address(lab, "c"), *MANY) if item.source_port == port] == [one]
         assert found(*MANY) == []
 
 

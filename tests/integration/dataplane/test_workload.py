@@ -108,6 +108,38 @@ def test_a_second_add_leaves_the_interface_alone_and_answers_the_same(place: Pla
     assert host.devices() == ["cali1"]
 
 
+def test_what_is_begun_without_addresses_is_completed_with_them(place: Place) -> None:
+    host, pod, _ = place
+    wanted = link(pod)
+    begun = Workloads().begin(replace(wanted, addresses=()))
+    assert begun is not None
+    assert not any("UP" in item["flags"] for item in host.json("link", "show", "cali1"))
+    assert Workloads().addresses(Departure("cali1", wanted.owner, "eth0", wanted.network)) == ()
+    ends = Workloads().add(wanted, begun)
+    assert (ends.host_index, ends.index) == (begun.outer.index, begun.inner.index)
+    assert Workloads().check(wanted) == []
+    assert Workloads().addresses(Departure("cali1", wanted.owner, "eth0", wanted.network)) == wanted.addresses
+    assert Workloads().addresses(Departure("cali1", "another", "eth0", wanted.network)) == ()
+
+
+def test_what_is_begun_and_not_completed_can_be_taken_away(place: Place) -> None:
+    host, pod, _ = place
+    wanted = link(pod)
+    Workloads().begin(replace(wanted, addresses=()))
+    assert Workloads().detach([Departure("cali1", wanted.owner, "eth0", wanted.network)]) == set()
+    Workloads().bury()
+    assert (host.devices(), pod.devices()) == ([], [])
+
+
+def test_nothing_is_begun_where_something_stands_already(place: Place) -> None:
+    host, pod, new = place
+    first = Workloads().add(link(pod))
+    assert Workloads().begin(replace(link(pod), addresses=())) is None
+    assert Workloads().begin(replace(link(new, owner="new"), addresses=())) is None
+    assert Workloads().add(link(pod)) == first
+    assert host.devices() == ["cali1"]
+
+
 def test_a_stale_host_end_of_an_earlier_sandbox_is_replaced(place: Place) -> None:
     _, old, new = place
     Workloads().add(link(old, owner="old"))

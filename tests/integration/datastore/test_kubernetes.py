@@ -6,10 +6,12 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import ClassVar
 
 import aiohttp.web
+import msgspec
 import pytest
 
 from tests.components.apiserver import ApiServer
@@ -17,6 +19,7 @@ from tests.components.processes import free_ports
 from tests.components.proxy import proxy_to
 from tortie.datastore.config import ClusterConfig, Token, from_kubeconfig, in_cluster
 from tortie.datastore.interface import (
+    ConflictError,
     Datastore,
     Event,
     ForbiddenError,
@@ -26,8 +29,10 @@ from tortie.datastore.interface import (
     UnavailableError,
 )
 from tortie.datastore.kubernetes import KubernetesDatastore, connect
+from tortie.ipam import block as blocks
 from tortie.model.resources import (
     CRD_GROUP_VERSION,
+    IPAMBlock,
     IPAMHandle,
     IPAMHandleSpec,
     IPPool,
@@ -225,6 +230,41 @@ async def service_account(apiserver: ApiServer, name: str, *, reader: bool) -> N
         }
         path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
         await asyncio.to_thread(apiserver.request, "POST", path, binding)
+
+
+async def test_block_is_written_without_account_of_its_fields_and_read_back_whole(
+    datastore: KubernetesDatastore, apiserver: ApiServer
+) -> None:
+    empty = blocks.new_block(ip_network("10.5.0.0/30"), "n1", datetime.now(UTC), 1)
+    created = await datastore.create(empty)
+    given, _ = blocks.assign(created, 1, "h", {"node": "n1"})
+    for expected in (given, blocks.touch(given)):
+        sent = msgspec.structs.replace(expected, metadata=created.metadata)
+        created = await datastore.update(sent)
+        assert created.spec == expected.spec
+        assert created == await datastore.get(IPAMBlock, "10-5-0-0-30")
+    path = f"/apis/{CRD_GROUP_VERSION}/ipamblocks/10-5-0-0-30"
+    assert "managedFields" not in apiserver.request("GET", path)["metadata"]
+    with pytest.raises(ConflictError):
+        await datastore.update(given)
+
+
+async def test_handle_is_deleted_in_one_step_and_only_as_it_was_seen(
+    datastore: KubernetesDatastore, apiserver: ApiServer
+) -> None:
+    seen = await datastore.create(
+        IPAMHandle(metadata=Metadata(name="h"), spec=IPAMHandleSpec(handle_id="h", block={"10.5.0.0/26": 1}))
+    )
+    spec = msgspec.structs.replace(seen.spec, block={"10.5.0.0/26": 2})
+    newer = await datastore.update(msgspec.structs.replace(seen, spec=spec))
+    with pytest.raises(ConflictError):
+        await datastore.delete(seen)
+    await datastore.delete(newer)
+    version = newer.metadata.resource_version
+    query = f"watch=true&resourceVersion={version}&timeoutSeconds=1"
+    event = apiserver.request("GET", f"/apis/{CRD_GROUP_VERSION}/ipamhandles?{query}")
+    assert event["type"] == "DELETED"
+    assert not event["object"]["spec"].get("deleted")
 
 
 async def test_pod_uses_the_token_that_kubelet_puts_into_its_file(

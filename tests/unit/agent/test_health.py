@@ -1,6 +1,7 @@
 """Readiness by layers, and when BGP counts as ready."""
 
 import asyncio
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -36,9 +37,9 @@ async def test_one_stuck_loop_is_enough_to_be_not_alive() -> None:
     health.beat("policy")
     now[0] += LIVENESS_LIMIT
     health.beat("routes")
-    assert not health.alive()
+    assert health.not_alive()
     health.beat("policy")
-    assert health.alive()
+    assert not health.not_alive()
 
 
 async def test_problems_of_some_layers_leave_the_others_out() -> None:
@@ -61,11 +62,11 @@ async def test_agent_without_a_finished_round_for_long_is_not_alive() -> None:
     now = [1000.0]
     health = Health([], clock=lambda: now[0])
     now[0] += LIVENESS_LIMIT - 1
-    assert health.alive()
+    assert not health.not_alive()
     now[0] += 1
-    assert not health.alive()
+    assert health.not_alive()
     health.beat()
-    assert health.alive()
+    assert not health.not_alive()
 
 
 def peer(number: int, state: str, info: str = "") -> BGPPeerStatus:
@@ -90,6 +91,11 @@ def test_fresh_agent_waits_for_all_peers_an_older_one_for_any(
     peers: tuple[BGPPeerStatus, ...], fresh: bool, problem: str
 ) -> None:
     assert sessions_problem(BirdState(peers, recovering=False), fresh) == problem
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_peer_in_its_graceful_restart_is_no_reason_to_be_unready(fresh: bool) -> None:
+    assert sessions_problem(BirdState((replace(DOWN, restarting=True),), recovering=False), fresh) == ""
 
 
 def test_bird_that_still_recovers_is_not_ready() -> None:

@@ -56,9 +56,14 @@ def test_empty_list_of_failsafe_ports_means_none_and_an_absent_one_the_default()
         ProtoPort(port=22, net="10.0.0.0/8"),
         ProtoPort(protocol="tcp", port=22, net="nonsense"),  # left out: not a port that is open to everybody
         ProtoPort(protocol="sctp", port=9),
+        ProtoPort(protocol="icmp", port=8),  # has no ports
     ]
     settings = of(FelixConfigurationSpec(failsafe_inbound_host_ports=ports))
-    assert settings.failsafe_inbound == (Failsafe(17, 68), Failsafe(6, 22, (IPv4Network("10.0.0.0/8"),)))
+    assert settings.failsafe_inbound == (
+        Failsafe(17, 68),
+        Failsafe(6, 22, (IPv4Network("10.0.0.0/8"),)),
+        Failsafe(132, 9),
+    )
     assert settings.failsafe_outbound == Settings().failsafe_outbound
 
 

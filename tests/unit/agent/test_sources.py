@@ -79,3 +79,50 @@ async def test_server_that_is_away_does_not_count_as_a_server_without_the_kind()
         await settled(source)
         assert list(source.items) == [("", "n1")]
         task.cancel()
+
+
+async def test_reader_is_told_of_what_changed_since_it_last_asked() -> None:
+    store = MemoryDatastore()
+    for name in ("one", "two", "three"):
+        await store.create(Node(metadata=Metadata(name=name)))
+    source = Source(store, Node)
+    changed = asyncio.Event()
+    source.on_change(changed.set)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(source.run())
+        await settled(source)
+        first = source.take(everything=False)
+        assert (first.complete, sorted(first.items)) == (True, [("", "one"), ("", "three"), ("", "two")])
+        assert source.take(everything=False).items == {}
+        changed.clear()
+        await store.delete(await store.get(Node, "one"))
+        await store.create(Node(metadata=Metadata(name="four")))
+        async with asyncio.timeout(30):
+            while ("", "four") not in source.items:
+                await changed.wait()
+                changed.clear()
+        later = source.take(everything=False)
+        assert not later.complete
+        assert later.items == {("", "one"): None, ("", "four"): source.items["", "four"]}
+        again = source.take(everything=True)
+        assert (again.complete, len(again.items)) == (True, 3)
+        task.cancel()
+
+
+async def test_reader_gets_everything_after_the_kind_was_listed_again() -> None:
+    store = MemoryDatastore()
+    await store.create(Node(metadata=Metadata(name="one")))
+    source = Source(store, Node)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(source.run())
+        await settled(source)
+        source.take(everything=False)
+        changed = asyncio.Event()
+        source.on_change(changed.set)
+        store.put(Node(metadata=Metadata(name="two")))
+        store.compact()  # before the watch saw it: too old now
+        async with asyncio.timeout(30):
+            await changed.wait()
+        taken = source.take(everything=False)
+        assert (taken.complete, sorted(taken.items)) == (True, [("", "one"), ("", "two")])
+        task.cancel()

@@ -1,6 +1,6 @@
 """What a container gets: annotations before arguments before configuration."""
 
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -11,10 +11,11 @@ from tests.unit.cni.requests import ENVIRONMENT, parse, refusal
 from tortie.cni import wishes
 from tortie.cni.errors import CNIError
 from tortie.cni.wishes import Wish, wish
+from tortie.model.constants import ANNOTATION_FLOATING
 
 POOLS4, POOLS6 = wishes.ANNOTATION_POOLS[4], wishes.ANNOTATION_POOLS[6]
 NO_IPAM: dict[str, Any] = {"feature_control": {"ip_addrs_no_ipam": True}}
-FLOATING = {"feature_control": {"floating_ips": True}}
+FLOATING: dict[str, Any] = {"feature_control": {"floating_ips": True}}
 BOTH_FAMILIES = {"ipam": {"assign_ipv6": "true"}}
 
 
@@ -100,13 +101,10 @@ def test_allowed_sources_are_networks() -> None:
             7,
             "remove one",
         ),
-        ({wishes.ANNOTATION_FLOATING: '["192.0.2.9"]'}, {}, 2, "floating"),
-        (
-            {wishes.ANNOTATION_FLOATING: '["192.0.2.9"]'},
-            {"feature_control": {"floating_ips": True}},
-            2,
-            "192.0.2.9",
-        ),
+        ({ANNOTATION_FLOATING: '["192.0.2.9"]'}, {}, 7, "feature_control.floating_ips"),
+        ({ANNOTATION_FLOATING: "192.0.2.9"}, FLOATING, 7, "JSON list"),
+        ({ANNOTATION_FLOATING: '["192.0.2.9","192.0.2.9"]'}, FLOATING, 7, "twice"),
+        ({ANNOTATION_FLOATING: '["127.0.0.1"]'}, FLOATING, 7, "unicast"),
         ({wishes.ANNOTATION_MAC: "nonsense"}, {}, 7, "hwAddr is 'nonsense'"),
         ({wishes.ANNOTATION_MAC: "01:00:5e:00:00:01"}, {}, 7, "unicast"),
         ({wishes.ANNOTATION_MAC: "00:00:00:00:00:00"}, {}, 7, "unicast"),
@@ -122,8 +120,23 @@ def test_a_wish_that_makes_no_sense_is_refused_by_name(
     assert words in str(caught.value)
 
 
+def test_floating_addresses_need_an_address_of_the_pods_own_of_their_family() -> None:
+    asked = wish(parse(**FLOATING), {ANNOTATION_FLOATING: '["192.0.2.9","2001:db8::9"]'})
+    assert list(map(str, asked.floating)) == ["192.0.2.9", "2001:db8::9"]
+    four, six = ip_address("10.5.0.1"), ip_address("fd00::1")
+    wishes.check_floating(asked, (four, six))
+    for own, words in (
+        ((four,), "2001:db8::9, and the pod has no IPv6"),
+        ((six,), "192.0.2.9, and the pod has no IPv4"),
+        ((ip_address("192.0.2.9"), six), "the pod's own address"),
+    ):
+        with pytest.raises(CNIError, match=words) as caught:
+            wishes.check_floating(asked, own)
+        assert caught.value.code == 7
+
+
 ANNOTATIONS = [POOLS4, POOLS6, wishes.ANNOTATION_FAMILIES, wishes.ANNOTATION_ADDRESSES, wishes.ANNOTATION_MAC,
-    wishes.ANNOTATION_ADDRESSES_NO_IPAM, wishes.ANNOTATION_FLOATING, wishes.ANNOTATION_SOURCES]  # fmt: skip
+    wishes.ANNOTATION_ADDRESSES_NO_IPAM, ANNOTATION_FLOATING, wishes.ANNOTATION_SOURCES]  # fmt: skip
 VALUES = st.text(max_size=20) | st.lists(st.ip_addresses().map(str) | st.text(max_size=5), max_size=3).map(
     lambda items: str(items).replace("'", '"')
 )
@@ -131,4 +144,5 @@ VALUES = st.text(max_size=20) | st.lists(st.ip_addresses().map(str) | st.text(ma
 
 @given(st.dictionaries(st.sampled_from(ANNOTATIONS), VALUES, max_size=4))
 def test_no_annotations_whatever_cause_another_error(annotations: dict[str, str]) -> None:
-    assert refusal(lambda: wish(parse(**NO_IPAM), annotations, annotations)) in (0, 2, 4, 7)
+    permitted: dict[str, Any] = {"feature_control": {"ip_addrs_no_ipam": True, "floating_ips": True}}
+    assert refusal(lambda: wish(parse(**permitted), annotations, annotations)) in (0, 2, 4, 7)

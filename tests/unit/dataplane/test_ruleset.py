@@ -18,7 +18,8 @@ from tortie.dataplane.netlink import as_text, attributes
 from tortie.dataplane.nfnetlink import items
 from tortie.dataplane.nfnetlink_objects import Element
 from tortie.dataplane.ruleset import Ruleset, Settings, Update
-from tortie.dataplane.ruleset_names import interface_key, interface_label, policy_chain
+from tortie.dataplane.ruleset_endpoints import FROM_WORKLOAD, TO_WORKLOAD
+from tortie.dataplane.ruleset_names import Tags, interface_key, interface_label, policy_chain
 from tortie.dataplane.ruleset_sets import merge
 from tortie.policy.delta import apply_delta
 from tortie.policy.state import (
@@ -145,6 +146,9 @@ class Table:
             del self.chains[name]
         for name in update.gone_sets:
             del self.members[name]
+        for name, found in update.gone_elements.items():
+            assert found <= self.members[name]
+            self.members[name] -= found
         self.check_references()
 
     def check_references(self) -> None:
@@ -159,7 +163,7 @@ class Table:
                 if as_text(content[1]) == "lookup":
                     sets.add(as_text(data[1]))
                 elif as_text(content[1]) == "immediate":
-                    verdict = attributes(attributes(data[2])[2])
+                    verdict = attributes(attributes(data[2]).get(2, b""))  # or a constant
                     targets |= {as_text(verdict[2])} if 2 in verdict else set()
         assert targets <= self.chains.keys()
         assert sets <= self.members.keys()
@@ -225,8 +229,14 @@ def test_the_cost_of_a_change_is_that_of_what_changed(count: int) -> None:
     assert policy.chains == {policy_chain("pi", KEYS[0]): ()}
     one_more = replace(state.workloads["cali0"], interface="caliX")
     endpoint = ruleset.change(PolicyDelta(workloads={"caliX": one_more}))
-    assert endpoint.new_chains == {"from_caliX", "to_caliX"} == set(endpoint.chains)
+    assert endpoint == Update(added=endpoint.added)  # its policies are those of others: it shares their way
     assert sum(map(len, endpoint.added.values())) == 4
+    of_its_own = replace(one_more, profiles=(KEYS[1],))
+    endpoint = ruleset.change(PolicyDelta(workloads={"caliX": of_its_own}))
+    assert len(endpoint.new_chains) == 3 == len(endpoint.chains)  # its two ways, and the rules of the profile
+    assert sum(map(len, endpoint.added.values())) == 2
+    gone = ruleset.change(PolicyDelta(gone_workloads=frozenset({"caliX"})))
+    assert gone.gone_chains == endpoint.new_chains
 
 
 def test_other_settings_change_the_base_chains_only() -> None:
@@ -251,9 +261,81 @@ def test_other_settings_change_the_base_chains_only() -> None:
 def test_a_policy_that_begins_to_pass_rewrites_the_endpoints_that_it_applies_to() -> None:
     ruleset = Ruleset()
     ruleset.load(simple_state(2))
+    (inward,) = chains_of(ruleset, TO_WORKLOAD)
+    (outward,) = chains_of(ruleset, FROM_WORKLOAD)
     update = ruleset.change(PolicyDelta(policies={KEYS[0]: PolicyRules((Rule(Action.NEXT_TIER),))}))
-    assert {"to_cali0", "to_cali1"} < set(update.chains)
-    assert "from_cali0" not in update.chains
+    assert set(update.chains) == {inward, policy_chain("pi", KEYS[0])}
+    assert outward in ruleset.chains
+    back = ruleset.change(PolicyDelta(policies={KEYS[0]: PolicyRules()}))
+    assert set(back.chains) == set(update.chains)
+
+
+def chains_of(ruleset: Ruleset, verdict_map: str) -> set[str]:
+    """Where the map leads."""
+    return {element.chain for element in ruleset.members[verdict_map]}
+
+
+def test_endpoints_share_a_way_only_when_the_same_is_asked_in_the_same_order() -> None:
+    p, q = KEYS[:2]
+    ways = [
+        ((TierRules("a", (p, q)),), ()),
+        ((TierRules("a", (q, p)),), ()),
+        ((TierRules("a", (p, q), default_pass=True),), ()),
+        ((TierRules("a", (p,)), TierRules("b", (q,))), ()),
+        ((TierRules("a", (p,)),), (q,)),
+        ((), (p, q)),
+        ((TierRules("a", (), (p, q)),), ()),
+    ]
+    ruleset = Ruleset()
+    ruleset.load(
+        PolicyState(
+            workloads={
+                f"cali{number}": WorkloadRules(f"cali{number}", tiers=tiers, profiles=profiles)
+                for number, (tiers, profiles) in enumerate([*ways, *ways])
+            }
+        )
+    )
+    assert len(chains_of(ruleset, TO_WORKLOAD)) == len(ways)
+    assert len(chains_of(ruleset, FROM_WORKLOAD)) == 4  # nothing; the profile; both profiles; p and q
+
+
+def test_sets_of_addresses_share_a_set_of_the_kernel_and_leave_it_after_the_rules() -> None:
+    ruleset = Ruleset()
+    friends = PolicyRules((Rule(Action.ALLOW, source=Peer(sets=(NETWORK_SETS[0],))),))
+    foes = PolicyRules((Rule(Action.DENY, source=Peer(sets=(NETWORK_SETS[1],))),))
+    state = simple_state(1)
+    both = (KEYS[0], KEYS[1])
+    workload = replace(state.workloads["cali0"], tiers=(TierRules("default", both),))
+    ruleset.load(
+        replace(
+            state,
+            sets={name: (SetKind.NETWORKS, frozenset({NETWORKS[0]})) for name in NETWORK_SETS},
+            policies={KEYS[0]: friends, KEYS[1]: foes},
+            workloads={"cali0": workload},
+        )
+    )
+    one, other = (Element(Tags().of(name) + b"\x0a\0\0\x01") for name in NETWORK_SETS)
+    assert ruleset.members["members4"] == {one, other}
+    update = ruleset.change(PolicyDelta(policies={KEYS[1]: PolicyRules()}))
+    assert (update.removed, update.gone_elements) == ({}, {"members4": {other}})
+    assert ruleset.members["members4"] == {one}
+
+
+def test_sets_that_want_the_same_tag_get_different_ones() -> None:
+    tags = Tags(lambda _, attempt: bytes((0, 0, 0, attempt)))
+    assert [tags.of(name) for name in ("a", "b", "a")] == [bytes(4), b"\0\0\0\1", bytes(4)]
+    tags.release("a")
+    assert [tags.of(name) for name in ("b", "c", "d")] == [b"\0\0\0\1", bytes(4), b"\0\0\0\2"]
+
+
+def test_a_set_that_rules_named_before_it_came_has_its_members() -> None:
+    ruleset = Ruleset()
+    state = simple_state(1)
+    ruleset.load(replace(state, sets={}))
+    table = Table(ruleset)
+    table.apply(ruleset.change(PolicyDelta(new_sets=state.sets)))
+    assert table.members["members4"] == {Element(Tags().of(NETWORK_SETS[0]) + b"\x0a\0\0\x01")}
+    assert table.members == ruleset.members
 
 
 def test_nothing_of_a_user_is_in_a_name() -> None:
@@ -303,7 +385,7 @@ def test_overlapping_networks_are_one_range_and_shrink_to_what_is_left() -> None
     state = simple_state(1)
     wide = {NETWORK_SETS[0]: (SetKind.NETWORKS, frozenset(NETWORKS[1:4]))}
     ruleset.load(replace(state, sets=wide))
-    (name,) = [name for name in ruleset.members if name.startswith("net4r_")]
+    (name,) = [name for name in ruleset.members if name.startswith("net4_")]
     assert ruleset.members[name] == {Element(b"\x0a\0\0\0", b"\x0a\0\0\xff")}
     gone = SetChange(removed=frozenset({NETWORKS[2]}))
     update = ruleset.change(PolicyDelta(changed_sets={NETWORK_SETS[0]: gone}))

@@ -121,3 +121,31 @@ async def test_older_copy_does_not_replace_what_is_known() -> None:
     newer = blocks.touch(block.block)
     assert known.adopt(newer) is not block
     assert block.broken
+
+
+async def test_write_waits_for_an_assign_that_is_on_its_way() -> None:
+    store = MemoryDatastore()
+    known = KnownBlock(store, await a_block(store))
+    known.promise()
+    known.promise()
+    first = asyncio.create_task(known.edit(give("h1")))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not first.done()
+    await asyncio.gather(first, known.edit(give("h2")))
+    assert known.writes == 1
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_write_does_not_wait_for_an_assign_that_is_given_up_or_never_comes(given_up: bool) -> None:
+    store = MemoryDatastore()
+    known = KnownBlock(store, await a_block(store))
+    known.promise()
+    known.promise()
+    first = asyncio.create_task(known.edit(give("h1")))
+    await asyncio.sleep(0)
+    if given_up:
+        known.keep()
+    async with asyncio.timeout(10):
+        await first
+    assert known.writes == 1
