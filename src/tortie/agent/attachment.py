@@ -72,6 +72,11 @@ class Attachment:
             limited=lambda: " ".join(health.problems(_CONNECTIVITY)),
         )
 
+    async def prepare(self) -> None:
+        """Tell the API the addresses that a killed agent did not come to. To be called before anybody
+        reads the pods: the first policy would not know them otherwise, and cut the pods off."""
+        await self._server.retell()
+
     async def run(self) -> None:
         """Serve until cancelled, from the moment on that pods would have a network and their policy."""
         async with asyncio.TaskGroup() as tasks:

@@ -116,6 +116,7 @@ async def _run_node(
         floating=floating,
         health=health,
     )
+    await attachment.prepare()
     async with asyncio.TaskGroup() as tasks:
         for watch in watches.all():
             tasks.create_task(watch.run())

@@ -88,7 +88,7 @@ class CNIServer:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._replay_forever())
-                group.create_task(self._retell())
+                group.create_task(self._retell_until_done())
                 self._plugin.bury()
                 self.listening.set()
                 await self._accept_forever(listener, group)
@@ -98,12 +98,19 @@ class CNIServer:
             listener.close()
             await self._plugin.close()
 
-    async def _retell(self) -> None:
+    async def retell(self) -> bool:
+        """Write pods' annotations that an earlier process did not come to; return whether that went well."""
+        try:
+            await self._plugin.retell()
+        except (DatastoreError, DataplaneError) as error:
+            log.warning("annotations that may be missing are not written, trying again: %s", error)
+            return False
+        return True
+
+    async def _retell_until_done(self) -> None:
         while True:
-            try:
-                return await self._plugin.retell()
-            except (DatastoreError, DataplaneError) as error:
-                log.warning("annotations that may be missing are not written, trying again: %s", error)
+            if await self.retell():
+                return
             await asyncio.sleep(REPLAY_SECONDS)
 
     async def _replay_forever(self) -> None:

@@ -171,8 +171,10 @@ async def cluster(
         for name in ("kube-apiserver", "etcd"):
             process, victims.commands[name] = adopt(name, directory / "api", prefix)
             os.kill(process, signal.SIGKILL)
-        for name in ("etcd", "kube-apiserver", "agent"):
+        for name in ("etcd", "kube-apiserver"):
             victims.start(name)
+        await wait_for(api.is_ready)
+        victims.start("agent")  # it ends when it cannot connect; here nobody would start it again
         yield api, victims, host
 
 

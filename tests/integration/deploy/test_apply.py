@@ -10,6 +10,7 @@ import yaml
 
 from tests.integration.deploy.conftest import ROOT, Cluster
 
+POOL_AFTERWARDS = [{"ansible.builtin.import_role": {"name": "tortie.cluster.tortie", "tasks_from": "pool"}}]
 ROLE = [{"ansible.builtin.import_role": {"name": "tortie.cluster.tortie", "tasks_from": "manifests"}}]
 POOL = {
     "apiVersion": "crd.projectcalico.org/v1",
@@ -183,10 +184,21 @@ def test_existing_pool_follows_the_encapsulation(cluster: Cluster) -> None:
         assert "blockSize" not in cluster.get(pool, "default-ipv4-ippool")["spec"]
         assert changed(cluster.playbook(ROLE, tortie_ipv4pool_cidr="10.5.0.0/16").stdout) == 0
         vxlan = {"tortie_ipv4pool_cidr": "10.5.0.0/16", "tortie_encapsulation": "vxlan"}
-        assert changed(cluster.playbook(ROLE, **vxlan).stdout) == 1
+        assert changed(cluster.playbook(ROLE, **vxlan).stdout) == 2  # the pool, and then the DaemonSet
         spec = cluster.get(pool, "default-ipv4-ippool")["spec"]
         assert (spec["ipipMode"], spec["vxlanMode"], spec["nodeSelector"]) == ("Never", "Always", "all()")
         assert changed(cluster.playbook(ROLE, **vxlan).stdout) == 0
+        assert changed(cluster.playbook(POOL_AFTERWARDS, **vxlan).stdout) == 0
+
+        ipip = {"tortie_ipv4pool_cidr": "10.5.0.0/16", "tortie_encapsulation": "ipip"}
+        assert (
+            changed(cluster.playbook(ROLE, **ipip).stdout) == 1
+        )  # the DaemonSet: agents without BIRD could not follow
+        assert cluster.get(pool, "default-ipv4-ippool")["spec"] == spec
+        assert changed(cluster.playbook(POOL_AFTERWARDS, **ipip).stdout) == 1
+        spec = cluster.get(pool, "default-ipv4-ippool")["spec"]
+        assert (spec["ipipMode"], spec["vxlanMode"]) == ("Always", "Never")
+        assert changed(cluster.playbook([*ROLE, *POOL_AFTERWARDS], **ipip).stdout) == 0
     finally:
         cluster.kubectl("delete", pool, "default-ipv4-ippool")
 
