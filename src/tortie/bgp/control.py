@@ -22,7 +22,7 @@ _SUMMARY: Final = re.compile(
     r"(?P<since>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\S+)(?:\s+(?P<info>.*\S))?\s*$"
 )
 _ROUTES: Final = re.compile(r"^Routes:\s+(\d+) imported,(?: (\d+) filtered,)? (\d+) exported")
-_INTERFACE: Final = re.compile(r"^(?P<name>\S+) \S+ \(index=(?P<index>\d+)")
+_INTERFACE: Final = re.compile(r"^(?P<name>\S+) up \(index=(?P<index>\d+)")
 _PREFIX: Final = re.compile(r"^(\d+\.\d+\.\d+\.\d+/\d+)\s")
 
 # Reply codes (BIRD sources, doc/reply_codes).
@@ -155,7 +155,7 @@ class BirdControl:
         return self.command("configure")[-1].text
 
     def interfaces(self) -> dict[str, int]:
-        """Index of every device that BIRD knows of, by name."""
+        """Index of every device that BIRD knows to be up, by name: through others it cannot write a route."""
         return parse_interfaces(self.command("show interfaces"))
 
     def write_routes_anew(self) -> None:
@@ -244,7 +244,7 @@ def parse_peers(reply: Sequence[ReplyLine]) -> list[BGPPeerStatus]:
 
 
 def parse_interfaces(reply: Sequence[ReplyLine]) -> dict[str, int]:
-    """Meaning of `show interfaces`: the kernel's index of each device, by name."""
+    """Meaning of `show interfaces`: the kernel's index of each device that is up, by name."""
     found = (_INTERFACE.match(line.text) for line in reply if line.code == _CODE_INTERFACE)
     return {match["name"]: int(match["index"]) for match in found if match}
 
