@@ -3,9 +3,12 @@
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from lab import LabError
 
 # Hexadecimal digits of SHA-256 that name a cache entry: 48 bits, plenty for a handful of entries.
 DIGEST_LENGTH = 12
@@ -61,6 +64,16 @@ def exclusive(name: str) -> Iterator[None]:
     with (directory("locks") / name).open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def check_space(folder: Path, mebibytes: int, purpose: str) -> None:
+    """Raise LabError when `folder` has less space than `purpose` may take."""
+    free = shutil.disk_usage(folder).free >> 20
+    if free < mebibytes:
+        raise LabError(
+            f"{purpose} takes up to {mebibytes} MiB in {folder}, where {free} MiB are free; "
+            "free some space, or set TORTIE_CACHE to a folder on a larger file system."
+        )
 
 
 def drop_partials(folder: Path, name: str) -> None:

@@ -1,6 +1,7 @@
 """Debian root file systems as tar archives, made by mmdebstrap and cached by the content of their inputs."""
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +27,10 @@ _OPTIONS = (
     '--customize-hook=: > "$1"/etc/machine-id',
     '--customize-hook=rm -f "$1"/etc/resolv.conf "$1"/etc/hostname; : > "$1"/etc/resolv.conf',
 )
+
+
+# The largest archive has some 500 MiB; half as much again is left for what grows.
+_SPACE_MIB = 768
 
 
 class RootfsError(LabError):
@@ -74,18 +79,34 @@ def ensure(name: str, packages: Sequence[str]) -> Path:
 
 
 def _build(archive: Path, packages: Sequence[str], sources: str) -> None:
+    cache.check_space(archive.parent, _SPACE_MIB, f"Making {archive.name}")
     with tempfile.TemporaryDirectory(prefix="tortie-rootfs-") as folder:
         listing = Path(folder) / "machine.sources"
         listing.write_text(sources)
         partial = archive.with_suffix(f".partial-{os.getpid()}")
         command = ["mmdebstrap", *_OPTIONS, *_proxy_options(), "--include=" + ",".join(packages)]
-        result = subprocess.run(
-            [*command, CODENAME, str(partial), str(listing)], capture_output=True, text=True, check=False
-        )
-        if result.returncode != 0:
+        status, said = _run([*command, CODENAME, str(partial), str(listing)])
+        if status != 0:
             partial.unlink(missing_ok=True)
-            tail = "\n".join(result.stderr.splitlines()[-15:])
+            tail = "\n".join(said.splitlines()[-15:])
             raise RootfsError(
                 f"mmdebstrap could not make {archive.name} from the machine's apt sources:\n{tail}"
             )
         partial.rename(archive)
+
+
+def _run(command: Sequence[str]) -> tuple[int, str]:
+    """Exit status and standard error of a command in a process group of its own.
+
+    mmdebstrap sends SIGHUP to its whole group when it fails: in ours that would end whoever waits for it, and
+    nobody would learn the reason.
+    """
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as process:
+        try:
+            _, said = process.communicate()
+        except BaseException:  # an interrupt from the terminal does not reach the other group by itself
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
+    return process.returncode, said

@@ -122,7 +122,7 @@ def ensure(wanted: Inputs) -> tuple[Path, bool]:
     folder = folder_of(wanted)
     built = not folder.is_dir()
     if built:
-        _check_space(folder.parent)
+        cache.check_space(folder.parent, SPACE_MIB, "Making the machines' disk image")
     once.make(folder, lambda partial: _fill(partial, wanted))
     os.utime(folder)
     for old in cache.newest_first(path for path in folder.parent.iterdir() if _is_image(path))[IMAGES_KEPT:]:
@@ -132,15 +132,6 @@ def ensure(wanted: Inputs) -> tuple[Path, bool]:
 
 def _is_image(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith(".")
-
-
-def _check_space(folder: Path) -> None:
-    free = shutil.disk_usage(folder).free >> 20
-    if free < SPACE_MIB:
-        raise DiskError(
-            f"Making the machines' disk image takes up to {SPACE_MIB} MiB in {folder}, where {free} MiB are "
-            "free; free some space, or set TORTIE_CACHE to a folder on a larger file system."
-        )
 
 
 def _fill(folder: Path, wanted: Inputs) -> None:

@@ -104,6 +104,26 @@ def test_cable_out_for_a_minute_heals_by_itself(
     assert exchange(pods)
 
 
+def test_tunnel_that_somebody_took_down_is_repaired_at_once(
+    pods: dict[str, str], note: Callable[[str], None]
+) -> None:
+    (first, here), (_second, there) = pods.items()
+    shown = {node: ask(node, "ip -o address show dev tunl0; ip route show dev tunl0") for node in pods}
+    with Ping(first, namespace_of(first, here), there) as ping:
+        ping.goes_on()
+        ask(WORKER, "ip link set tunl0 down && ip address flush dev tunl0 && ip link set tunl0 mtu 1300")
+        took = ping.goes_on(packets=20)
+    note(f"tunl0 taken down, without its address: {losses(ping)}, answers {took:.0f} s later")
+
+    def repaired() -> bool:
+        return shown == {
+            node: ask(node, "ip -o address show dev tunl0; ip route show dev tunl0") for node in pods
+        }
+
+    until(repaired, "tunl0 and its routes as they were")
+    assert exchange(pods)
+
+
 def test_rebooted_worker_comes_back_by_itself(
     control_plane: Host, pods: dict[str, str], note: Callable[[str], None]
 ) -> None:

@@ -122,6 +122,7 @@ async def _run_node(
             tasks.create_task(watch.run())
         tasks.create_task(reconciler.run())
         tasks.create_task(reconciler.follow_borrowed())
+        tasks.create_task(reconciler.follow_devices())
         if bird is not None:
             tasks.create_task(watch_bird(bird, health, metrics))
         for source in sources.all:

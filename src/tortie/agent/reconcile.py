@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -25,11 +26,13 @@ from tortie.bgp.config import render
 from tortie.bgp.control import BirdError
 from tortie.bgp.mesh import cluster_settings, mesh_config
 from tortie.dataplane.apply import ApplyError, Dataplane
+from tortie.dataplane.device_events import DeviceEvents
 from tortie.dataplane.netlink import DataplaneError
 from tortie.dataplane.ruleset import Settings as TableSettings
 from tortie.datastore.informer import Informer, Key
 from tortie.datastore.interface import Datastore, DatastoreError
 from tortie.ipam.errors import AddressError
+from tortie.model.constants import IPIP_DEVICE, VXLAN_DEVICE
 from tortie.model.felix import FelixConfiguration
 from tortie.model.nodeinfo import BGPNode, parse_node
 from tortie.model.resources import BGPConfiguration, BlockAffinity, IPAMBlock, IPPool, Node
@@ -47,6 +50,8 @@ COALESCE: Final = 0.05
 # Seconds before the first new attempt after an error; doubled up to _LONGEST_RETRY.
 _FIRST_RETRY: Final = 1.0
 _LONGEST_RETRY: Final = 30.0
+# Seconds between checks because of a device: our own changes are events, too; no going round in circles.
+_DEVICE_PAUSE: Final = 1.0
 
 
 class NodeMovedError(Exception):
@@ -139,6 +144,7 @@ class Reconciler:
         self._applied: NodeState | None = None
         self._reported: frozenset[str] = frozenset()
         self._changed = asyncio.Event()
+        self._check_due = 0.0  # time.monotonic(): when to check the kernel even if nothing changed
         self.pod_mtu = 0  # bytes; known once `applied_once` is set
         self.applied_once = asyncio.Event()  # set when the kernel held the desired state for the first time
         self._borrowed = BorrowedIndex[Key]()
@@ -158,14 +164,34 @@ class Reconciler:
             enabled(felix_spec(self._watches.felix.items.values(), self._identity.node.name))
         )
         retry = _FIRST_RETRY
-        resync = True
         while True:
             self._changed.clear()
+            now = time.monotonic()
+            resync = now >= self._check_due
+            if resync:  # by the clock: in a large cluster something changes all the time
+                self._check_due = now + self._settings.resync
             good = await self._round(resync)
             self._health.beat()
-            pause = self._settings.resync if good else retry
-            retry = _FIRST_RETRY if good else min(retry * 2, _LONGEST_RETRY)
-            resync = not await self._changed_within(pause)
+            if good:
+                pause, retry = self._check_due - time.monotonic(), _FIRST_RETRY
+            else:
+                self._check_due, pause, retry = 0.0, retry, min(retry * 2, _LONGEST_RETRY)
+            await self._changed_within(max(0.0, pause))
+
+    async def follow_devices(self) -> None:
+        """Check the kernel at once when somebody touched a tunnel's device, until cancelled."""
+        loop, touched = asyncio.get_running_loop(), asyncio.Event()
+        with DeviceEvents((IPIP_DEVICE, VXLAN_DEVICE)) as events:
+            loop.add_reader(events.fileno(), lambda: touched.set() if events.read() else None)
+            try:
+                while True:
+                    await touched.wait()
+                    touched.clear()
+                    self._check_due = 0.0
+                    self._changed.set()
+                    await asyncio.sleep(_DEVICE_PAUSE)
+            finally:
+                loop.remove_reader(events.fileno())
 
     async def follow_borrowed(self) -> None:
         """Reconcile when a borrowed address comes or goes, until cancelled. Blocks change with every ADD and
@@ -183,12 +209,10 @@ class Reconciler:
         self._metrics.borrowed.set(len(self._borrowed.addresses))
         return changed
 
-    async def _changed_within(self, seconds: float) -> bool:
-        """Wait for a change, or until the time is up; return whether something changed."""
-        if not await wait_alive(self._changed, seconds, lambda: self._health.beat("routes")):
-            return False
-        await asyncio.sleep(COALESCE)
-        return True
+    async def _changed_within(self, seconds: float) -> None:
+        """Wait for a change and those that come with it, or until the time is up."""
+        if await wait_alive(self._changed, seconds, lambda: self._health.beat("routes")):
+            await asyncio.sleep(COALESCE)
 
     async def _round(self, resync: bool) -> bool:
         """One pass; return whether all went well. `resync`: check the kernel even if nothing changed."""

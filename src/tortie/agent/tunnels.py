@@ -88,5 +88,8 @@ class TunnelAddresses:
 
 
 def _encapsulates(pool: IPPool, kind: TunnelKind) -> bool:
+    """Whether addresses of the pool can be of the tunnel; all tunnels are IPv4's."""
+    if ":" in pool.spec.cidr:
+        return False
     mode = pool.spec.ipip_mode if kind == "ipip" else pool.spec.vxlan_mode
     return mode != "Never"

@@ -129,6 +129,19 @@ def pool(document: Document) -> Cells:
     }
 
 
+def workload_endpoint(document: Document) -> Cells:
+    """NATS are the endpoint's floating addresses."""
+    spec = document.get("spec") or {}
+    return named(document) | {
+        "WORKLOAD": text(spec.get("pod")),
+        "NODE": text(spec.get("node")),
+        "NETWORKS": text(spec.get("ipNetworks")),
+        "INTERFACE": text(spec.get("interfaceName")),
+        "PROFILES": text(spec.get("profiles")),
+        "NATS": ",".join(text(nat.get("externalIP")) for nat in spec.get("ipNATs") or []),
+    }
+
+
 def block(document: Document) -> Cells:
     """USED counts addresses that somebody holds."""
     spec = document.get("spec") or {}

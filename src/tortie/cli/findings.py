@@ -15,22 +15,21 @@ from tortie.cli.kinds import Kind, UnknownKindError, kind_titled
 from tortie.cli.native import NODE_FIELDS
 from tortie.cli.parsing import Path, parse_path, render_path
 from tortie.model.endpoint_validation import node_problems
+from tortie.model.problems import Problem
 from tortie.model.registry import CRD_KINDS, ETCD_ONLY_KINDS
 from tortie.model.resources import Resource
-from tortie.model.validation import problems
+from tortie.model.validation import problems, without_effect
 
 _TOP_LEVEL: Final = ("apiVersion", "kind", "metadata", "spec", "status")
 _STRUCTS: Final[dict[str, type[Resource]]] = {
     kind.resource_type.kind: kind for kind in (*CRD_KINDS, *ETCD_ONLY_KINDS)
 }
-# Calico has more fields here than we type; one that we do not know is most likely one of those.
-_PARTLY_TYPED: Final = ("FelixConfiguration", "WorkloadEndpoint")
 _NODE_DERIVED: Final = ("addresses", "orchRefs")  # shown, never written
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong. `warning`: it may well be right: of this kind we type a part only.
+    """One thing that is wrong. `warning`: the object may be written, but what it says is not done.
     `unknown`: the field is not one of ours."""
 
     document: Source
@@ -94,16 +93,14 @@ def check(document: Source) -> Checked:
         fault = Fault(("kind",), fields.shown(value.get("kind") or ""), str(error))
         return Checked(document, None, (_finding(document, fault),))
     faults = list(_outline(value, kind))
+    findings = [_finding(document, fault) for fault in faults]
     if not any(not fault.unknown for fault in faults):
-        faults += _rules(value, kind)
-    lenient = kind.title in _PARTLY_TYPED
-    findings = [_finding(document, fault, lenient) for fault in faults]
+        findings += _rules(document, kind)
     findings.sort(key=lambda finding: document.line(finding.path))
     return Checked(document, kind, tuple(findings))
 
 
-def _finding(document: Source, fault: Fault, lenient: bool = False) -> Finding:
-    warning = lenient and fault.unknown and fault.path[:1] == ("spec",)
+def _finding(document: Source, fault: Fault, *, warning: bool = False) -> Finding:
     return Finding(document, fault.path, fault.value, fault.rule, fault.unknown, warning)
 
 
@@ -179,17 +176,25 @@ def typed(value: dict[str, Any], kind: Kind) -> Resource | None:
     return msgspec.convert({"metadata": metadata, "spec": value.get("spec") or {}}, struct)
 
 
-def _rules(value: dict[str, Any], kind: Kind) -> Iterator[Fault]:
+def _rules(document: Source, kind: Kind) -> Iterator[Finding]:
     """What the kind's own validation says."""
+    value = document.value
     if kind.title == "Node":
         for problem in node_problems(value.get("spec") or {}):
-            yield Fault(parse_path(problem.field), problem.value, problem.rule)
+            yield _finding(document, _fault(problem))
     try:
         resource = typed(with_defaults(kind, value), kind)
     except msgspec.ValidationError as error:
         message, _separator, where = str(error).partition(" - at `$.")
-        yield Fault(parse_path(where.removesuffix("`")), "", f"does not fit: {message}")
+        fault = Fault(parse_path(where.removesuffix("`")), "", f"does not fit: {message}")
+        yield _finding(document, fault)
         return
     if resource is not None:
         for problem in problems(resource):
-            yield Fault(parse_path(problem.field), problem.value, problem.rule)
+            yield _finding(document, _fault(problem))
+        for problem in without_effect(resource):
+            yield _finding(document, _fault(problem), warning=True)
+
+
+def _fault(problem: Problem) -> Fault:
+    return Fault(parse_path(problem.field), problem.value, problem.rule)

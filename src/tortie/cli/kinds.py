@@ -359,9 +359,7 @@ KINDS: Final = (
         ("workloadendpoints", "workloadendpoint", "weps", "wep"),
         ("WORKLOAD", "NODE", "NETWORKS", "INTERFACE"),
         ("NAME", "WORKLOAD", "NODE", "NETWORKS", "INTERFACE", "PROFILES", "NATS"),
-        from_spec(
-            WORKLOAD="pod", NODE="node", NETWORKS="ipNetworks", INTERFACE="interfaceName", PROFILES="profiles"
-        ),
+        columns.workload_endpoint,
         namespaced=True,
         sources=(Pod,),
         convert=native.endpoint_document,

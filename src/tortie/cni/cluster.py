@@ -48,6 +48,10 @@ class Cluster:
         if reference is None:
             await self.require_ready()
             return None, None
+        if self._is_ready():  # and there is nothing to wait for, usually
+            pod, home = self._known(reference), self._known_namespace(reference.namespace)
+            if pod is not None and home is not None:
+                return pod, home
         pods: list[Pod] = []
         namespaces: list[Namespace] = []
 
@@ -62,9 +66,8 @@ class Cluster:
 
     async def require_ready(self) -> None:
         """Raise LockedError when the network is not set up, or its datastore is locked."""
-        watched = self._watched.information() if self._watched.information else None
         # A lock that was lifted just now may not have come through the watch yet: ask.
-        if watched is not None and watched.spec.datastore_ready:
+        if self._is_ready():
             return
         try:
             information = await self._datastore.get(ClusterInformation, "default")
@@ -80,8 +83,7 @@ class Cluster:
 
     async def require_unlocked(self) -> None:
         """Raise LockedError when the datastore is locked. One that is not set up holds nothing to be kept."""
-        watched = self._watched.information() if self._watched.information else None
-        if watched is not None and watched.spec.datastore_ready:
+        if self._is_ready():
             return
         try:
             information = await self._datastore.get(ClusterInformation, "default")
@@ -96,10 +98,24 @@ class Cluster:
         """The pod as the watch knows it."""
         return self._watched.pod(reference.namespace, reference.name) if self._watched.pod else None
 
-    async def _pod(self, reference: PodReference) -> Pod:
+    def _is_ready(self) -> bool:
+        """Whether the watch says that the datastore may be written."""
+        watched = self._watched.information() if self._watched.information else None
+        return watched is not None and bool(watched.spec.datastore_ready)
+
+    def _known(self, reference: PodReference) -> Pod | None:
+        """The very pod as the watch knows it. Without the uid nobody can tell it from its predecessor of the
+        same name."""
         known = self.known_pod(reference)
-        # Without the uid nobody can tell whether the watch has the pod or its predecessor of the same name.
-        if known is not None and reference.uid and known.metadata.uid == reference.uid:
+        certain = known is not None and reference.uid and known.metadata.uid == reference.uid
+        return known if certain else None
+
+    def _known_namespace(self, name: str) -> Namespace | None:
+        return self._watched.namespace(name) if self._watched.namespace else None
+
+    async def _pod(self, reference: PodReference) -> Pod:
+        known = self._known(reference)
+        if known is not None:
             return known
         try:
             pod = await self._datastore.get(Pod, reference.name, reference.namespace)
@@ -114,7 +130,7 @@ class Cluster:
         return pod
 
     async def _namespace(self, name: str) -> Namespace:
-        known = self._watched.namespace(name) if self._watched.namespace else None
+        known = self._known_namespace(name)
         if known is not None:
             return known
         try:

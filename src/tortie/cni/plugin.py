@@ -29,7 +29,7 @@ from tortie.cni.wishes import Wish
 from tortie.dataplane import netns
 from tortie.dataplane.netlink import DataplaneError
 from tortie.dataplane.workload import InterfaceExistsError
-from tortie.dataplane.workload_link import DEFAULT_ROUTES, Address, BegunLink, WorkloadEnds, WorkloadLink
+from tortie.dataplane.workload_link import DEFAULT_ROUTES, Address, WorkloadEnds, WorkloadLink
 from tortie.datastore.interface import (
     ConflictError,
     Datastore,
@@ -201,12 +201,12 @@ class Plugin:
                 if not request.makes_interface:
                     assignment = await self._assign(request, wish, labels, process)
                     return result.render(request, assignment, None, 0)
-                assignment, begun = await both(
+                assignment, _ = await both(
                     self._assign(request, wish, labels, process), self._begin(request, fd, wish)
                 )
                 wishes.check_floating(wish, assignment.addresses)
                 link = self._link(request, fd, assignment, wish)
-                ends = await self._connect(request, link, begun, pod)
+                ends = await self._connect(request, link, pod)
             except BaseException:
                 await self._take_back(request, payload, process)
                 raise
@@ -271,15 +271,13 @@ class Plugin:
             queues=request.config.num_queues,
         )
 
-    async def _begin(self, request: Request, namespace: int, wish: Wish) -> BegunLink | None:
+    async def _begin(self, request: Request, namespace: int, wish: Wish) -> None:
         """The interface as far as it can be made while the datastore is being written."""
-        return await self._interfaces.begin(self._link(request, namespace, Assignment(()), wish))
+        await self._interfaces.begin(self._link(request, namespace, Assignment(()), wish))
 
-    async def _connect(
-        self, request: Request, link: WorkloadLink, begun: BegunLink | None, pod: Pod | None
-    ) -> WorkloadEnds:
+    async def _connect(self, request: Request, link: WorkloadLink, pod: Pod | None) -> WorkloadEnds:
         """Interface and policy at the same time: the container runs only after the answer."""
-        made, endpoint = await both(self._interfaces.add(link, begun), self._guard(request, link, pod))
+        made, endpoint = await both(self._interfaces.add(link), self._guard(request, link, pod))
         if self._floating is not None and endpoint is not None:
             await self._floating.endpoint_ready(endpoint)
         if pod is not None:

@@ -220,10 +220,11 @@ async def _receive(connection: socket.socket, descriptors: list[int]) -> bytes:
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(TRANSFER_SECONDS):
-        await _readable(connection)
-        data, received, _flags, _address = socket.recv_fds(
-            connection, 1 << 16, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-        )
+        try:
+            data, received = _receive_now(connection)  # it is there already, usually
+        except BlockingIOError:
+            await _readable(connection)
+            data, received = _receive_now(connection)
         descriptors += received
         while len(data) < _LENGTH.size:
             data += await _more(loop, connection)
@@ -237,6 +238,13 @@ async def _receive(connection: socket.socket, descriptors: list[int]) -> bytes:
             parts.append(await _more(loop, connection))
             missing -= len(parts[-1])
     return b"".join(parts)[:length]
+
+
+def _receive_now(connection: socket.socket) -> tuple[bytes, list[int]]:
+    data, received, _flags, _address = socket.recv_fds(
+        connection, 1 << 16, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+    )
+    return data, received
 
 
 async def _more(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> bytes:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from tortie.dataplane import nfnetlink_dumps as dumps
 from tortie.dataplane import nfnetlink_expressions as nft
 from tortie.dataplane import nfnetlink_objects as objects
 from tortie.dataplane.netlink import NLM_F_CREATE, NLM_F_EXCL, Message, attributes, text
@@ -101,7 +102,7 @@ def changes(loaded: Loaded, wanted: Content) -> list[Message]:
 
 def read(kernel: Netfilter) -> Loaded:
     """What the kernel holds in the socket's namespace. Raise NetlinkError."""
-    flags = objects.table_flags(kernel, TABLE)
+    flags = dumps.table_flags(kernel, TABLE)
     if flags is None:
         return Loaded()
     differences = list(_differences(kernel, flags))
@@ -273,7 +274,7 @@ def _read_map(kernel: Netfilter, name: str) -> dict[bytes, bytes]:
 def _differences(kernel: Netfilter, flags: int) -> Iterator[str]:
     if flags & objects.NFT_TABLE_F_DORMANT:
         yield f"table {TABLE} is dormant: it translates nothing"
-    held_chains = {chain.name: chain for chain in objects.chains(kernel, TABLE)}
+    held_chains = {chain.name: chain for chain in dumps.chains(kernel, TABLE)}
     for name in BASE_CHAINS.keys() | held_chains.keys():
         chain = held_chains.get(name)
         if chain is None:
@@ -284,12 +285,12 @@ def _differences(kernel: Netfilter, flags: int) -> Iterator[str]:
             objects.POLICY_ACCEPT,
         ):
             yield f"chain {name} of table {TABLE} is not ours"
-    held_rules = objects.rules(kernel, TABLE)
+    held_rules = dumps.rules(kernel, TABLE)
     for name, wanted in _rules().items():
         found = held_rules.get(name, [])
-        if len(found) != len(wanted) or not all(map(objects.same_expressions, wanted, found)):
+        if len(found) != len(wanted) or not all(map(dumps.same_expressions, wanted, found)):
             yield f"the rules of chain {name} of table {TABLE} are not ours"
-    held_maps = {item.name: (item.flags, item.key_length) for item in objects.sets(kernel, TABLE)}
+    held_maps = {item.name: (item.flags, item.key_length) for item in dumps.sets(kernel, TABLE)}
     if held_maps != {
         name: (objects.NFT_SET_MAP, _LENGTH[version] * fields) for name, (version, fields) in _maps().items()
     }:

@@ -13,6 +13,8 @@ from pathlib import Path
 from tortie.dataplane import netns
 from tortie.dataplane.nfnetlink import Netfilter, TransactionError
 
+_OWN = Path(netns.OWN)
+
 
 class KeptSocket:
     """A socket in the calling thread's network namespace, for one thread at a time: others wait."""
@@ -26,7 +28,7 @@ class KeptSocket:
         """The socket; another one when the thread is in another namespace than the last. One on which
         something else than a refused transaction went wrong may be out of step, so it is not used again."""
         with self._lock:
-            status = Path(netns.OWN).stat()
+            status = _OWN.stat()
             namespace = status.st_dev, status.st_ino
             if self._kernel is None or self._kernel[0] != namespace:
                 self._close()

@@ -47,6 +47,7 @@ HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, por
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _U32 = struct.Struct("=I")
 _I32 = struct.Struct("=i")
+_TIMEVAL = struct.Struct("@ll")  # seconds, microseconds
 
 
 class DataplaneError(Exception):
@@ -140,7 +141,8 @@ class Connection:
                 self._socket.setsockopt(SOL_NETLINK, option, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, self.receive_buffer_bytes)
             self._configure(self._socket)
-            self._socket.settimeout(ANSWER_SECONDS)
+            # Not settimeout: it would ask poll(2) before every call, and let go of the interpreter for it.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(ANSWER_SECONDS, 0))
             self._socket.bind((0, 0))
         except OSError:
             self._socket.close()
@@ -210,8 +212,11 @@ class Connection:
         return frame + b"\0" * (-len(frame) % 4)
 
     def _read(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """Messages of one datagram: (type, flags, sequence, payload)."""
-        data = self._socket.recv(self.read_bytes)
+        """Messages of one datagram: (type, flags, sequence, payload). Raise TimeoutError."""
+        try:
+            data = self._socket.recv(self.read_bytes)
+        except BlockingIOError as error:
+            raise TimeoutError from error
         offset, size, end = 0, HEADER.size, len(data)
         while offset + size <= end:
             length, kind, flags, sequence, _port = HEADER.unpack_from(data, offset)
@@ -250,6 +255,28 @@ class Socket(Connection):
         refused = self.batch(messages)
         if refused:
             raise refused[0]
+
+    def request_and_get(self, messages: Sequence[Message], kind: int, body: bytes, tried: str) -> bytes:
+        """`request` and then `get`, in one go. Raise the first refusal; the later messages were sent, too."""
+        asked = (*messages, Message(kind, 0, body, tried))
+        first = self._sequence + 1
+        frames = [self._frame(message.type, message.flags | NLM_F_REQUEST, message.body) for message in asked]
+        refusal: NetlinkError | None = None
+        try:
+            self._socket.sendall(b"".join(frames))
+            while True:
+                for answer, flags, sequence, payload in self._read():
+                    if not first <= sequence <= self._sequence:
+                        continue
+                    if answer == NLMSG_ERROR and refusal is None:
+                        detail = extended_ack(answer, flags, payload)
+                        refusal = NetlinkError(-as_i32(payload), asked[sequence - first].tried, detail)
+                    if sequence == self._sequence:
+                        if refusal is not None:
+                            raise refusal
+                        return payload
+        except TimeoutError as error:
+            raise NetlinkError(errno.ETIMEDOUT, tried, "no answer from the kernel") from error
 
     def _chunk(self, messages: Sequence[Message]) -> list[NetlinkError]:
         first = self._sequence + 1

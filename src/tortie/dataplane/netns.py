@@ -15,10 +15,12 @@ from pathlib import Path
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 # /proc/self is the process's first thread, which is not the caller when an executor runs us.
 OWN = "/proc/thread-self/ns/net"
+_OWN_PATH = Path(OWN)
 NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
 EX_OSERR = 71  # sysexits.h
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# It keeps the interpreter to itself: to get it back would take longer than setns.
+_libc = ctypes.PyDLL(None, use_errno=True)
 
 
 def setns(fd: int) -> None:
@@ -37,7 +39,7 @@ def is_foreign_namespace(fd: int) -> bool:
             return False
     except OSError:
         return False
-    return not os.path.samestat(os.fstat(fd), Path(OWN).stat())
+    return not os.path.samestat(os.fstat(fd), _OWN_PATH.stat())
 
 
 @contextmanager

@@ -30,6 +30,7 @@ NFNL_SUBSYS_CTNETLINK = 1
 NFNL_SUBSYS_NFTABLES = 10
 NFNL_MSG_BATCH_BEGIN = 0x10
 NFNL_MSG_BATCH_END = 0x11
+NFNL_BATCH_GENID = 1  # attribute of BATCH_BEGIN: the generation that the transaction builds on
 SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 
 AF_UNSPEC = 0
@@ -54,6 +55,10 @@ class TransactionError(NetlinkError):
         more = f"; and {len(refused) - 1} more" if len(refused) > 1 else ""
         super().__init__(first.code, first.tried, first.detail + more if first.detail else more[2:])
         self.refused = tuple(refused)
+
+
+class OvertakenError(TransactionError):
+    """The kernel refused a transaction because somebody else's came first."""
 
 
 def be32(kind: int, value: int) -> bytes:
@@ -106,12 +111,17 @@ class Netfilter(Connection):
     def _configure(self, made: socket.socket) -> None:
         made.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
 
-    def transaction(self, messages: Sequence[Message]) -> None:
-        """Commit nf_tables messages, all or nothing. Raise TransactionError, which names what was refused."""
+    def transaction(self, messages: Sequence[Message], generation: int | None = None) -> None:
+        """Commit nf_tables messages, all or nothing. Raise TransactionError, which names what was refused.
+
+        With `generation` (a transaction's number, not 0) only if that is still the namespace's last one, else
+        raise OvertakenError. A kernel that does not know the attribute commits in any case.
+        """
         if not messages:
             return
         first = self._sequence + 1
-        frames = [self._frame(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, _BATCH)]
+        begin = _BATCH if generation is None else _BATCH + be32(NFNL_BATCH_GENID, generation)
+        frames = [self._frame(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, begin)]
         *others, last = messages
         pack, size, sequence = HEADER.pack, HEADER.size, self._sequence
         for sequence, message in enumerate(others, first + 1):
@@ -148,6 +158,9 @@ class Netfilter(Connection):
                 if kind != NLMSG_ERROR or not first <= sequence <= final:
                     continue
                 code = -as_i32(payload)
+                if code == errno.ERESTART and sequence == first:  # the kernel has not looked at the rest
+                    overtaken = NetlinkError(code, "commit the transaction", "another one came first")
+                    raise OvertakenError([overtaken])
                 if code:
                     # An error of the commit itself (a loop of jumps, a chain still in use) is BATCH_BEGIN's.
                     tried = (

@@ -1,4 +1,4 @@
-"""Tables, chains, rules, sets and elements of nf_tables: messages that make them, dumps that read them.
+"""Tables, chains, rules, sets and elements of nf_tables: what they are, and messages that make them.
 
 Everything that is made belongs to a table of family inet. Numbers and names: linux/netfilter/nf_tables.h.
 """
@@ -14,20 +14,15 @@ from tortie.dataplane.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
     Message,
-    as_text,
     attribute,
-    attributes,
     text,
 )
 from tortie.dataplane.nfnetlink import (
     NFNL_SUBSYS_NFTABLES,
     NFPROTO_INET,
-    Netfilter,
-    as_be32,
     be32,
     block,
     body,
-    items,
 )
 from tortie.dataplane.nfnetlink_expressions import ZEROS, map_verdict_head, value, verdict_data
 
@@ -56,18 +51,16 @@ NFT_DATA_VERDICT = 0xFFFFFF00
 NFT_TABLE_F_DORMANT = 1
 
 # enum nft_* attributes
-_NFTA_TABLE_NAME, _NFTA_TABLE_FLAGS = 1, 2
-_NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME, _NFTA_CHAIN_HOOK, _NFTA_CHAIN_POLICY, _NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
-_NFTA_HOOK_HOOKNUM, _NFTA_HOOK_PRIORITY = 1, 2
-_NFTA_RULE_TABLE, _NFTA_RULE_CHAIN, _NFTA_RULE_EXPRESSIONS = 1, 2, 4
-_NFTA_SET_TABLE, _NFTA_SET_NAME, _NFTA_SET_FLAGS, _NFTA_SET_KEY_TYPE, _NFTA_SET_KEY_LEN = 1, 2, 3, 4, 5
-_NFTA_SET_DATA_TYPE, _NFTA_SET_ID, _NFTA_SET_USERDATA = 6, 10, 13
-_NFTA_ELEM_TABLE, _NFTA_ELEM_SET, _NFTA_ELEM_ELEMENTS = 1, 2, 3
-_NFTA_ELEM_KEY, _NFTA_ELEM_DATA, _NFTA_ELEM_FLAGS = 1, 2, 3
-_NFTA_DATA_VALUE, _NFTA_DATA_VERDICT, _NFTA_VERDICT_CODE, _NFTA_VERDICT_CHAIN = 1, 2, 1, 2
-_NFTA_GEN_ID = 1
-_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
-_USERS = struct.pack("=H", 6)  # NFTA_CHAIN_USE
+NFTA_TABLE_NAME, NFTA_TABLE_FLAGS = 1, 2
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
+NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY = 1, 2
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
+NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE, NFTA_SET_KEY_LEN = 1, 2, 3, 4, 5
+NFTA_SET_DATA_TYPE, NFTA_SET_ID, NFTA_SET_USERDATA = 6, 10, 13
+NFTA_ELEM_TABLE, NFTA_ELEM_SET, NFTA_ELEM_ELEMENTS = 1, 2, 3
+NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_FLAGS = 1, 2, 3
+NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN = 1, 2, 1, 2
+NFTA_GEN_ID = 1
 
 # Data types as nft(8) numbers them, so that it prints sets as people know them; the kernel does not care.
 TYPE_IPADDR = 7
@@ -140,16 +133,17 @@ class Element(NamedTuple):
     chain: str = ""
 
 
-def _kind(message: int) -> int:
+def message_type(message: int) -> int:
+    """The type of a message (NFT_MSG_*) of nf_tables."""
     return NFNL_SUBSYS_NFTABLES << 8 | message
 
 
 def new_table(table: str) -> Message:
     """Make the table unless it is there; wake it if it is dormant."""
     return Message(
-        _kind(NFT_MSG_NEWTABLE),
+        message_type(NFT_MSG_NEWTABLE),
         NLM_F_CREATE,
-        body(NFPROTO_INET, text(_NFTA_TABLE_NAME, table), be32(_NFTA_TABLE_FLAGS, 0)),
+        body(NFPROTO_INET, text(NFTA_TABLE_NAME, table), be32(NFTA_TABLE_FLAGS, 0)),
         f"make table {table}",
     )
 
@@ -157,9 +151,9 @@ def new_table(table: str) -> Message:
 def delete_table(table: str) -> Message:
     """Delete the table with all it holds."""
     return Message(
-        _kind(NFT_MSG_DELTABLE),
+        message_type(NFT_MSG_DELTABLE),
         0,
-        body(NFPROTO_INET, text(_NFTA_TABLE_NAME, table)),
+        body(NFPROTO_INET, text(NFTA_TABLE_NAME, table)),
         f"delete table {table}",
     )
 
@@ -167,19 +161,19 @@ def delete_table(table: str) -> Message:
 def new_base_chain(table: str, chain: str, hook: Hook) -> Message:
     """Make a base chain, or set its policy back to accept when it is there."""
     return Message(
-        _kind(NFT_MSG_NEWCHAIN),
+        message_type(NFT_MSG_NEWCHAIN),
         NLM_F_CREATE,
         body(
             NFPROTO_INET,
-            text(_NFTA_CHAIN_TABLE, table),
-            text(_NFTA_CHAIN_NAME, chain),
+            text(NFTA_CHAIN_TABLE, table),
+            text(NFTA_CHAIN_NAME, chain),
             block(
-                _NFTA_CHAIN_HOOK,
-                be32(_NFTA_HOOK_HOOKNUM, hook.hook),
-                be32(_NFTA_HOOK_PRIORITY, hook.priority),
+                NFTA_CHAIN_HOOK,
+                be32(NFTA_HOOK_HOOKNUM, hook.hook),
+                be32(NFTA_HOOK_PRIORITY, hook.priority),
             ),
-            be32(_NFTA_CHAIN_POLICY, POLICY_ACCEPT),
-            text(_NFTA_CHAIN_TYPE, "filter"),
+            be32(NFTA_CHAIN_POLICY, POLICY_ACCEPT),
+            text(NFTA_CHAIN_TYPE, "filter"),
         ),
         f"make base chain {chain}",
     )
@@ -188,9 +182,9 @@ def new_base_chain(table: str, chain: str, hook: Hook) -> Message:
 def new_chain(table: str, chain: str) -> Message:
     """Make a chain; it must not be there."""
     return Message(
-        _kind(NFT_MSG_NEWCHAIN),
+        message_type(NFT_MSG_NEWCHAIN),
         NLM_F_CREATE | NLM_F_EXCL,
-        body(NFPROTO_INET, text(_NFTA_CHAIN_TABLE, table), text(_NFTA_CHAIN_NAME, chain)),
+        body(NFPROTO_INET, text(NFTA_CHAIN_TABLE, table), text(NFTA_CHAIN_NAME, chain)),
         f"make chain {chain}",
     )
 
@@ -198,9 +192,9 @@ def new_chain(table: str, chain: str) -> Message:
 def delete_chain(table: str, chain: str) -> Message:
     """Delete a chain that nothing refers to, with its rules."""
     return Message(
-        _kind(NFT_MSG_DELCHAIN),
+        message_type(NFT_MSG_DELCHAIN),
         0,
-        body(NFPROTO_INET, text(_NFTA_CHAIN_TABLE, table), text(_NFTA_CHAIN_NAME, chain)),
+        body(NFPROTO_INET, text(NFTA_CHAIN_TABLE, table), text(NFTA_CHAIN_NAME, chain)),
         f"delete chain {chain}",
     )
 
@@ -210,12 +204,12 @@ def append_rule(table: str, chain: str, expressions: bytes, number: int) -> Mess
     return Message(
         _NEW_RULE,
         NLM_F_CREATE | NLM_F_APPEND,
-        _rule_head(table, chain) + attribute(_NFTA_RULE_EXPRESSIONS, expressions),
+        _rule_head(table, chain) + attribute(NFTA_RULE_EXPRESSIONS, expressions),
         f"add rule {number} of chain {chain}",
     )
 
 
-_NEW_RULE = _kind(NFT_MSG_NEWRULE)
+_NEW_RULE = message_type(NFT_MSG_NEWRULE)
 
 
 def _rule_head(table: str, chain: str) -> bytes:
@@ -226,17 +220,17 @@ def _rule_head(table: str, chain: str) -> bytes:
 @cache
 def _rule_frame(table: str, length: int) -> bytes:
     """What stands before the name of a rule's chain."""
-    head = body(NFPROTO_INET, text(_NFTA_RULE_TABLE, table), text(_NFTA_RULE_CHAIN, "-" * length))
+    head = body(NFPROTO_INET, text(NFTA_RULE_TABLE, table), text(NFTA_RULE_CHAIN, "-" * length))
     return head[: -length - len(ZEROS[length & 3])]
 
 
 def delete_rules(table: str, chain: str | None = None) -> Message:
     """Delete every rule of a chain, or of the table."""
-    where = text(_NFTA_RULE_CHAIN, chain) if chain is not None else b""
+    where = text(NFTA_RULE_CHAIN, chain) if chain is not None else b""
     return Message(
-        _kind(NFT_MSG_DELRULE),
+        message_type(NFT_MSG_DELRULE),
         0,
-        body(NFPROTO_INET, text(_NFTA_RULE_TABLE, table), where),
+        body(NFPROTO_INET, text(NFTA_RULE_TABLE, table), where),
         f"flush {'table ' + table if chain is None else 'chain ' + chain}",
     )
 
@@ -244,18 +238,18 @@ def delete_rules(table: str, chain: str | None = None) -> Message:
 def new_set(table: str, name: str, kind: SetType) -> Message:
     """Make a set; it must not be there."""
     return Message(
-        _kind(NFT_MSG_NEWSET),
+        message_type(NFT_MSG_NEWSET),
         NLM_F_CREATE | NLM_F_EXCL,
         body(
             NFPROTO_INET,
-            text(_NFTA_SET_TABLE, table),
-            text(_NFTA_SET_NAME, name),
-            be32(_NFTA_SET_FLAGS, kind.flags),
-            be32(_NFTA_SET_KEY_TYPE, kind.key_type),
-            be32(_NFTA_SET_KEY_LEN, kind.key_length),
-            be32(_NFTA_SET_DATA_TYPE, NFT_DATA_VERDICT) if kind.verdicts else b"",
-            be32(_NFTA_SET_ID, 1),
-            attribute(_NFTA_SET_USERDATA, _HOST_ORDER) if kind.fields[0][0] == TYPE_IFNAME else b"",
+            text(NFTA_SET_TABLE, table),
+            text(NFTA_SET_NAME, name),
+            be32(NFTA_SET_FLAGS, kind.flags),
+            be32(NFTA_SET_KEY_TYPE, kind.key_type),
+            be32(NFTA_SET_KEY_LEN, kind.key_length),
+            be32(NFTA_SET_DATA_TYPE, NFT_DATA_VERDICT) if kind.verdicts else b"",
+            be32(NFTA_SET_ID, 1),
+            attribute(NFTA_SET_USERDATA, _HOST_ORDER) if kind.fields[0][0] == TYPE_IFNAME else b"",
         ),
         f"make set {name}",
     )
@@ -264,9 +258,9 @@ def new_set(table: str, name: str, kind: SetType) -> Message:
 def delete_set(table: str, name: str) -> Message:
     """Delete a set that no rule refers to, with its elements."""
     return Message(
-        _kind(NFT_MSG_DELSET),
+        message_type(NFT_MSG_DELSET),
         0,
-        body(NFPROTO_INET, text(_NFTA_SET_TABLE, table), text(_NFTA_SET_NAME, name)),
+        body(NFPROTO_INET, text(NFTA_SET_TABLE, table), text(NFTA_SET_NAME, name)),
         f"delete set {name}",
     )
 
@@ -284,9 +278,9 @@ def delete_elements(table: str, name: str, elements: Iterable[Element]) -> Itera
 def flush_set(table: str, name: str) -> Message:
     """Delete all elements of a set."""
     return Message(
-        _kind(NFT_MSG_DELSETELEM),
+        message_type(NFT_MSG_DELSETELEM),
         0,
-        body(NFPROTO_INET, text(_NFTA_ELEM_TABLE, table), text(_NFTA_ELEM_SET, name)),
+        body(NFPROTO_INET, text(NFTA_ELEM_TABLE, table), text(NFTA_ELEM_SET, name)),
         f"flush set {name}",
     )
 
@@ -294,7 +288,8 @@ def flush_set(table: str, name: str) -> Message:
 def _elements(
     message: int, flags: int, table: str, name: str, elements: Iterable[Element], what: str
 ) -> Iterator[Message]:
-    head = body(NFPROTO_INET, text(_NFTA_ELEM_TABLE, table), text(_NFTA_ELEM_SET, name))
+    kind, tried = message_type(message), f"{what} set {name}"
+    head = body(NFPROTO_INET, text(NFTA_ELEM_TABLE, table), text(NFTA_ELEM_SET, name))
     parts: list[bytes] = []
     size = 0
     ordered = list(elements)
@@ -303,20 +298,18 @@ def _elements(
     for element in ordered:
         part = _element(element)
         if size + len(part) > LIST_BYTES:
-            yield Message(
-                _kind(message), flags, head + block(_NFTA_ELEM_ELEMENTS, *parts), f"{what} set {name}"
-            )
+            yield Message(kind, flags, head + block(NFTA_ELEM_ELEMENTS, *parts), tried)
             parts, size = [], 0
         parts.append(part)
         size += len(part)
     if parts:
-        yield Message(_kind(message), flags, head + block(_NFTA_ELEM_ELEMENTS, *parts), f"{what} set {name}")
+        yield Message(kind, flags, head + block(NFTA_ELEM_ELEMENTS, *parts), tried)
 
 
 @cache
 def _element_frame(length: int) -> tuple[bytes, bytes]:
     """What stands before and behind a key of so many bytes, when an element is nothing but its key."""
-    frame = attribute(1, value(_NFTA_ELEM_KEY, bytes(length)))
+    frame = attribute(1, value(NFTA_ELEM_KEY, bytes(length)))
     padding = -length % 4
     return frame[: len(frame) - length - padding], bytes(padding)
 
@@ -326,7 +319,7 @@ def _jump_frame(length: int, code: int, name_length: int) -> tuple[bytes, bytes]
     """What stands before a key of so many bytes, and between it and a chain's name of so many."""
     verdict = map_verdict_head(code, name_length)
     behind = bytes(name_length) + ZEROS[name_length & 3]
-    frame = attribute(1, value(_NFTA_ELEM_KEY, bytes(length)) + verdict + behind)
+    frame = attribute(1, value(NFTA_ELEM_KEY, bytes(length)) + verdict + behind)
     padding = -length % 4
     head = len(frame) - len(behind) - len(verdict) - padding - length
     return frame[:head], bytes(padding) + verdict
@@ -341,171 +334,15 @@ def _element(element: Element) -> bytes:
         before, between = _jump_frame(len(element.key), element.code, len(chain))
         wire = before + element.key + between + chain + ZEROS[len(chain) & 3]
     else:
-        verdict = verdict_data(_NFTA_ELEM_DATA, element.code)
-        wire = attribute(1, value(_NFTA_ELEM_KEY, element.key) + verdict)
+        verdict = verdict_data(NFTA_ELEM_DATA, element.code)
+        wire = attribute(1, value(NFTA_ELEM_KEY, element.key) + verdict)
     if element.last:
         # The kernel has the first key, and a mark at the key behind the last; the highest key needs no mark.
         end = int.from_bytes(element.last, "big") + 1
         if end < 1 << 8 * len(element.last):
-            key = value(_NFTA_ELEM_KEY, end.to_bytes(len(element.last), "big"))
-            wire += attribute(1, be32(_NFTA_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END) + key)
+            key = value(NFTA_ELEM_KEY, end.to_bytes(len(element.last), "big"))
+            wire += attribute(1, be32(NFTA_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END) + key)
     return wire
-
-
-def generation(kernel: Netfilter) -> int:
-    """The number of the last transaction of anybody in this namespace."""
-    answer = kernel.get(_kind(NFT_MSG_GETGEN), body(0), "read the ruleset's generation")
-    return as_be32(attributes(answer)[_NFTA_GEN_ID])
-
-
-class FoundChain(NamedTuple):
-    """A chain in the kernel; `hook` and `kind` (`filter`...) only of a base chain."""
-
-    name: str
-    hook: Hook | None = None
-    policy: int | None = None
-    kind: str = ""
-
-
-def table_flags(kernel: Netfilter, table: str) -> int | None:
-    """NFT_TABLE_F_* of the table; None without it."""
-    for _, data in kernel.dump(_kind(NFT_MSG_GETTABLE), body(NFPROTO_INET), "list tables"):
-        found = attributes(data)
-        if as_text(found[_NFTA_TABLE_NAME]) == table:
-            return as_be32(found[_NFTA_TABLE_FLAGS]) if _NFTA_TABLE_FLAGS in found else 0
-    return None
-
-
-def chains(kernel: Netfilter, table: str, family: int = NFPROTO_INET) -> list[FoundChain]:
-    """The table's chains."""
-    found = []
-    begin = text(_NFTA_CHAIN_TABLE, table)
-    for _, data in kernel.dump(_kind(NFT_MSG_GETCHAIN), body(family), f"list chains of {table}"):
-        if data.startswith(begin) and (name := _plain_chain(data, len(begin))):
-            found.append(FoundChain(name))
-            continue
-        chain = attributes(data)
-        if as_text(chain[_NFTA_CHAIN_TABLE]) != table:
-            continue
-        if _NFTA_CHAIN_HOOK not in chain:
-            found.append(FoundChain(as_text(chain[_NFTA_CHAIN_NAME])))
-            continue
-        at = attributes(chain[_NFTA_CHAIN_HOOK])
-        priority = struct.unpack("!i", at[_NFTA_HOOK_PRIORITY])[0]
-        hook = Hook(as_be32(at[_NFTA_HOOK_HOOKNUM]), priority)
-        policy = as_be32(chain[_NFTA_CHAIN_POLICY]) if _NFTA_CHAIN_POLICY in chain else None
-        kind = as_text(chain.get(_NFTA_CHAIN_TYPE, b""))
-        found.append(FoundChain(as_text(chain[_NFTA_CHAIN_NAME]), hook, policy, kind))
-    return found
-
-
-def _plain_chain(data: bytes, offset: int) -> str:
-    """The name of a chain that is attached nowhere, of which there may be thousands: the kernel writes name,
-    handle (12 bytes) and number of users in this order. A base chain's hook stands before the users: nothing
-    then, as for any other order."""
-    if len(data) < offset + 24:
-        return ""
-    length, kind = _ATTRIBUTE.unpack_from(data, offset)
-    users = offset + length + (-length % 4) + 12
-    if kind != _NFTA_CHAIN_NAME or data[users + 2 : users + 4] != _USERS:
-        return ""
-    return data[offset + 4 : offset + length - 1].decode(errors="replace")
-
-
-def rules(kernel: Netfilter, table: str) -> dict[str, list[bytes]]:
-    """Expressions of the table's rules by chain, in order."""
-    found: dict[str, list[bytes]] = {}
-    request = body(NFPROTO_INET, text(_NFTA_RULE_TABLE, table))
-    for _, data in kernel.dump(_kind(NFT_MSG_GETRULE), request, f"list rules of {table}"):
-        rule = attributes(data)
-        if as_text(rule[_NFTA_RULE_TABLE]) == table:
-            found.setdefault(as_text(rule[_NFTA_RULE_CHAIN]), []).append(
-                rule.get(_NFTA_RULE_EXPRESSIONS, b"")
-            )
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class FoundSet:
-    """A set in the kernel."""
-
-    name: str
-    flags: int
-    key_length: int
-
-
-def sets(kernel: Netfilter, table: str) -> list[FoundSet]:
-    """The table's sets and maps."""
-    request = body(NFPROTO_INET, text(_NFTA_SET_TABLE, table))
-    return [
-        FoundSet(
-            as_text(found[_NFTA_SET_NAME]),
-            as_be32(found[_NFTA_SET_FLAGS]) if _NFTA_SET_FLAGS in found else 0,
-            as_be32(found[_NFTA_SET_KEY_LEN]),
-        )
-        for found in (
-            attributes(data)
-            for _, data in kernel.dump(_kind(NFT_MSG_GETSET), request, f"list sets of {table}")
-        )
-    ]
-
-
-def elements(kernel: Netfilter, table: str, name: str, kind: SetType) -> set[Element]:
-    """The elements of a set of this type."""
-    request = body(NFPROTO_INET, text(_NFTA_ELEM_TABLE, table), text(_NFTA_ELEM_SET, name))
-    found = [
-        _parsed(item)
-        for _, data in kernel.dump(_kind(NFT_MSG_GETSETELEM), request, f"list elements of set {name}")
-        for attribute_kind, part in items(data)
-        if attribute_kind == _NFTA_ELEM_ELEMENTS
-        for _, item in items(part)
-    ]
-    return _paired(found) if kind.interval else {element for element, _ in found}
-
-
-def _parsed(data: bytes) -> tuple[Element, bool]:
-    """An element as the kernel has it, and whether it is a mark behind a range."""
-    element = attributes(data)
-    key = attributes(element[_NFTA_ELEM_KEY])[_NFTA_DATA_VALUE] if _NFTA_ELEM_KEY in element else b""
-    end = _NFTA_ELEM_FLAGS in element and bool(as_be32(element[_NFTA_ELEM_FLAGS]) & NFT_SET_ELEM_INTERVAL_END)
-    if _NFTA_ELEM_DATA not in element:
-        return Element(key), end
-    found = attributes(attributes(element[_NFTA_ELEM_DATA]).get(_NFTA_DATA_VERDICT, b""))
-    code = struct.unpack("!i", found[_NFTA_VERDICT_CODE])[0] if _NFTA_VERDICT_CODE in found else 0
-    return Element(key, b"", code, as_text(found.get(_NFTA_VERDICT_CHAIN, b""))), end
-
-
-def _paired(found: Sequence[tuple[Element, bool]]) -> set[Element]:
-    """Ranges from first keys and marks. Where one range touches the next, the mark comes first."""
-    ranges: set[Element] = set()
-    first: bytes | None = None
-    for element, end in sorted(found, key=lambda item: (item[0].key, not item[1])):
-        if end and first is not None:
-            last = (int.from_bytes(element.key, "big") - 1).to_bytes(len(first), "big")
-            ranges.add(Element(first, last))
-            first = None
-        elif not end:
-            first = element.key
-    if first is not None:
-        ranges.add(Element(first, b"\xff" * len(first)))
-    return ranges
-
-
-def same_expressions(wanted: bytes, found: bytes) -> bool:
-    """Whether a rule in the kernel does what was asked for. Bytes are equal on the kernels that this was
-    written on; another one may order attributes differently or add some that are zero."""
-    return wanted == found or _tree(wanted) == _tree(found)
-
-
-def _tree(expressions: bytes) -> list[tuple[str, object]]:
-    tree: list[tuple[str, object]] = []
-    for _, item in items(expressions):
-        expression = attributes(item)
-        content = attributes(expression.get(2, b""))
-        tree.append(
-            (as_text(expression[1]), {kind: data for kind, data in content.items() if data.strip(b"\0")})
-        )
-    return tree
 
 
 def rule_messages(table: str, chain: str, content: Sequence[bytes]) -> Iterator[Message]:
@@ -513,7 +350,7 @@ def rule_messages(table: str, chain: str, content: Sequence[bytes]) -> Iterator[
     if content:
         head = _rule_head(table, chain)
         for number, expressions in enumerate(content, 1):
-            whole = head + attribute(_NFTA_RULE_EXPRESSIONS, expressions)
+            whole = head + attribute(NFTA_RULE_EXPRESSIONS, expressions)
             yield Message(
                 _NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, whole, f"add rule {number} of chain {chain}"
             )

@@ -12,13 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from tortie.dataplane import nfnetlink_dumps as dumps
 from tortie.dataplane import nfnetlink_objects as objects
 from tortie.dataplane import policy_forward
 from tortie.dataplane.conntrack_cut import Pending, addresses, cut
 from tortie.dataplane.kept_socket import KeptSocket
 from tortie.dataplane.netlink import Message, NetlinkError
-from tortie.dataplane.nfnetlink import Netfilter
-from tortie.dataplane.nfnetlink_objects import Element, FoundChain, FoundSet, Hook, SetType
+from tortie.dataplane.nfnetlink import Netfilter, OvertakenError
+from tortie.dataplane.nfnetlink_dumps import FoundChain, FoundSet
+from tortie.dataplane.nfnetlink_objects import Element, Hook, SetType
 from tortie.dataplane.ruleset import TABLE, Ruleset, Settings, Update
 from tortie.policy.state import Address, PolicyDelta, PolicyState
 
@@ -57,7 +59,7 @@ class PolicyDataplane:
         For the agent's start, before the datastore is in sync: a table from an earlier run stays as it is.
         """
         with self._lock, self._socket() as kernel:
-            if objects.table_flags(kernel, TABLE) is not None:
+            if dumps.table_flags(kernel, TABLE) is not None:
                 return False
             kernel.transaction(list(_replacement(Ruleset(self._ruleset.settings), _Found([], []))))
             return True
@@ -143,21 +145,9 @@ class PolicyDataplane:
 
     def _commit(self, update: Update) -> None:
         with self._socket() as kernel:
-            before = objects.generation(kernel) if self._intact_at is not None else None
-            transactions = 1
-            kernel.transaction(list(_change(update)))
-            if update.afterwards:
-                kernel.transaction(list(_afterwards(update)))
-                transactions = 2
-            self._note_generation(kernel, before, transactions)
-
-    def _note_generation(self, kernel: Netfilter, before: int | None, transactions: int) -> None:
-        """After our own transactions the table is right if it was so before and nobody else came between."""
-        if before is None or before != self._intact_at:
-            self._intact_at = None
-            return
-        after = objects.generation(kernel)
-        self._intact_at = after if after == before + transactions else None
+            for messages in (list(_change(update)), list(_afterwards(update))):
+                if messages:
+                    self._intact_at = _commit_onto(kernel, messages, self._intact_at)
 
     def _replace(self) -> None:
         self._loaded = False
@@ -165,7 +155,7 @@ class PolicyDataplane:
         self._version += 1
         with self._socket() as kernel:
             for attempt in range(1, SYNC_ATTEMPTS + 1):
-                before = objects.generation(kernel)
+                before = dumps.generation(kernel)
                 found = _found(kernel)
                 anew = attempt == SYNC_ATTEMPTS or any(
                     _misplaced(item, self._ruleset) for item in found.chains
@@ -183,7 +173,7 @@ class PolicyDataplane:
                 gone = sorted(item.name for item in found.sets if item.name not in self._ruleset.sets)
                 if gone:
                     kernel.transaction([objects.delete_set(TABLE, name) for name in gone])
-                if objects.generation(kernel) == before + (2 if gone else 1):
+                if dumps.generation(kernel) == before + (2 if gone else 1):
                     self._intact_at = before + (2 if gone else 1)
                 break
         self._loaded = True
@@ -206,7 +196,7 @@ class PolicyDataplane:
                 except NetlinkError as error:  # it changed all the time, or a set went meanwhile
                     log.info("the policy table cannot be read beside changes, trying again: %s", error)
                     continue
-                quiet = objects.generation(kernel) == generation
+                quiet = dumps.generation(kernel) == generation
             with self._lock:
                 if version == self._version:
                     if quiet and not differences:
@@ -218,7 +208,7 @@ class PolicyDataplane:
                 return []
             with self._socket() as kernel:
                 differences = list(_differences(kernel, _Wanted.of(self._ruleset)))
-                if not differences and objects.generation(kernel) == generation:
+                if not differences and dumps.generation(kernel) == generation:
                     self._intact_at = generation
             return differences
 
@@ -227,7 +217,7 @@ class PolicyDataplane:
         if not self._loaded:
             return None
         with self._socket() as kernel:
-            generation = objects.generation(kernel)
+            generation = dumps.generation(kernel)
         return None if generation == self._intact_at else generation
 
     def repair(self) -> list[str]:
@@ -246,15 +236,30 @@ class PolicyDataplane:
     def generation(self) -> int:
         """The number of the last transaction of anybody in this namespace."""
         with self._lock, self._socket() as kernel:
-            return objects.generation(kernel)
+            return dumps.generation(kernel)
 
     def remove(self) -> None:
         """Take the table away: nothing is enforced any more."""
         with self._lock, self._socket() as kernel:
             self._loaded = False
             self._intact_at = None
-            if objects.table_flags(kernel, TABLE) is not None:
+            if dumps.table_flags(kernel, TABLE) is not None:
                 kernel.transaction([objects.delete_table(TABLE)])
+
+
+def _commit_onto(kernel: Netfilter, messages: list[Message], intact_at: int | None) -> int | None:
+    """Commit; return the generation at which the table is known to be right. It is, if it was so before and
+    nobody else's transaction came between, which the kernel itself sees to: that saves to ask for its
+    generation before and after."""
+    if intact_at is not None:
+        try:
+            kernel.transaction(messages, generation=intact_at)
+        except OvertakenError:
+            log.debug("somebody else changed tables of this namespace since generation %d", intact_at)
+        else:
+            return dumps.next_generation(intact_at)
+    kernel.transaction(messages)
+    return None
 
 
 @contextmanager
@@ -295,10 +300,10 @@ class _Wanted:
 
 
 def _found(kernel: Netfilter) -> _Found:
-    if objects.table_flags(kernel, TABLE) is None:
+    if dumps.table_flags(kernel, TABLE) is None:
         return _Found([], [])
-    sets = [item for item in objects.sets(kernel, TABLE) if not item.flags & objects.NFT_SET_ANONYMOUS]
-    return _Found(objects.chains(kernel, TABLE), sets)
+    sets = [item for item in dumps.sets(kernel, TABLE) if not item.flags & objects.NFT_SET_ANONYMOUS]
+    return _Found(dumps.chains(kernel, TABLE), sets)
 
 
 def _change(update: Update) -> Iterator[Message]:
@@ -383,7 +388,7 @@ def _misplaced(chain: FoundChain, wanted: "_Wanted | Ruleset") -> bool:
 
 
 def _differences(kernel: Netfilter, wanted: _Wanted) -> Iterator[str]:
-    flags = objects.table_flags(kernel, TABLE)
+    flags = dumps.table_flags(kernel, TABLE)
     if flags is None:
         yield f"table {TABLE} is gone"
         return
@@ -394,8 +399,8 @@ def _differences(kernel: Netfilter, wanted: _Wanted) -> Iterator[str]:
 
 
 def _chain_differences(kernel: Netfilter, wanted: _Wanted) -> Iterator[str]:
-    chains = {chain.name: chain for chain in objects.chains(kernel, TABLE)}
-    rules = objects.rules(kernel, TABLE)
+    chains = {chain.name: chain for chain in dumps.chains(kernel, TABLE)}
+    rules = dumps.rules(kernel, TABLE)
     for name, content in wanted.chains.items():
         chain = chains.pop(name, None)
         if chain is None:
@@ -410,14 +415,14 @@ def _chain_differences(kernel: Netfilter, wanted: _Wanted) -> Iterator[str]:
             yield f"chain {name} has {len(found)} rules instead of {len(content)}"
         else:
             for number, (ours, theirs) in enumerate(zip(content, found, strict=True), 1):
-                if not objects.same_expressions(ours, theirs):
+                if not dumps.same_expressions(ours, theirs):
                     yield f"rule {number} of chain {name} was changed"
     for name in chains:
         yield f"chain {name} is not ours"
 
 
 def _set_differences(kernel: Netfilter, wanted: _Wanted) -> Iterator[str]:
-    found = {item.name: item for item in objects.sets(kernel, TABLE)}
+    found = {item.name: item for item in dumps.sets(kernel, TABLE)}
     for name, kind in wanted.sets.items():
         item = found.pop(name, None)
         if item is None:
@@ -425,7 +430,7 @@ def _set_differences(kernel: Netfilter, wanted: _Wanted) -> Iterator[str]:
         elif (item.flags, item.key_length) != (kind.flags, kind.key_length):
             yield f"set {name} has another type than ours"
         else:
-            members: set[Element] = objects.elements(kernel, TABLE, name, kind)
+            members: set[Element] = dumps.elements(kernel, TABLE, name, kind)
             missing, extra = wanted.members[name] - members, members - wanted.members[name]
             if missing or extra:
                 yield f"set {name} lacks {len(missing)} elements and has {len(extra)} that are not ours"

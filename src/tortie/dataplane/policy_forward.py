@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from tortie.dataplane import nfnetlink_dumps as dumps
 from tortie.dataplane import nfnetlink_expressions as nft
 from tortie.dataplane import nfnetlink_objects as objects
 from tortie.dataplane.netlink import (
@@ -82,7 +83,7 @@ def _drops(kernel: Netfilter, family: int) -> bool:
     """Whether iptables-nft's FORWARD chain is there and drops by default."""
     return any(
         chain.name == CHAIN and chain.hook is not None and chain.policy == _NF_DROP_POLICY
-        for chain in objects.chains(kernel, TABLE, family)
+        for chain in dumps.chains(kernel, TABLE, family)
     )
 
 

@@ -23,6 +23,7 @@ from tortie.dataplane.rtnetlink_links import (
     links,
     mac_bytes,
     mac_text,
+    make_veth,
     set_link,
     set_proxy_delay,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "links",
     "mac_bytes",
     "mac_text",
+    "make_veth",
     "neighbours",
     "replace_forwarding",
     "replace_neighbour",

@@ -29,6 +29,8 @@ RTM_SETNEIGHTBL = 67
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 20, 26, 27, 28
+IFLA_EXT_MASK, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 29, 31, 32
+RTEXT_FILTER_SKIP_STATS = 1 << 3
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_INET_CONF = 1
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL = 1, 3, 4
@@ -107,9 +109,17 @@ def devconf(values: Mapping[int, int]) -> bytes:
     return nested(IFLA_AF_SPEC, nested(socket.AF_INET, nested(IFLA_INET_CONF, *settings)))
 
 
-def create_veth(*, name: str, mac: str, mtu: int, peer: str, peer_mac: str | None, namespace: int) -> Message:
-    """A veth pair whose other end `peer` is made inside the namespace behind descriptor `namespace`."""
+def create_veth(
+    *, name: str, mac: str, mtu: int, peer: str, peer_mac: str | None, namespace: int, queues: int = 1
+) -> Message:
+    """A veth pair whose other end `peer` is made inside the namespace behind descriptor `namespace`.
+
+    `queues` are those of the end `name`, to receive and to send. They are always said, and the peer's single
+    one too: otherwise the kernel makes one for each processor and switches all but one off, which takes a
+    grace period of RCU for either end (veth_init_queues), 20 ms on an idle machine with rtnl_lock held.
+    """
     other = _ifinfo() + text(IFLA_IFNAME, peer) + u32(IFLA_MTU, mtu) + u32(IFLA_NET_NS_FD, namespace)
+    other += _queues(1)
     if peer_mac is not None:
         other += attribute(IFLA_ADDRESS, mac_bytes(peer_mac))
     body = (
@@ -117,6 +127,7 @@ def create_veth(*, name: str, mac: str, mtu: int, peer: str, peer_mac: str | Non
         + text(IFLA_IFNAME, name)
         + u32(IFLA_MTU, mtu)
         + attribute(IFLA_ADDRESS, mac_bytes(mac))
+        + _queues(queues)
         + nested(
             IFLA_LINKINFO,
             text(IFLA_INFO_KIND, "veth"),
@@ -124,6 +135,10 @@ def create_veth(*, name: str, mac: str, mtu: int, peer: str, peer_mac: str | Non
         )
     )
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create veth {name} with peer {peer}")
+
+
+def _queues(count: int) -> bytes:
+    return u32(IFLA_NUM_TX_QUEUES, count) + u32(IFLA_NUM_RX_QUEUES, count)
 
 
 def create_vxlan(name: str, mac: str, mtu: int, settings: VXLANAttributes) -> Message:
@@ -204,6 +219,17 @@ def links(sock: Socket) -> list[Link]:
 def link_by_name(sock: Socket, name: str) -> Link:
     """One device. Raise NetlinkError with code ENODEV when there is none."""
     return _link(sock.get(RTM_GETLINK, _ifinfo() + text(IFLA_IFNAME, name), f"look up device {name}"))
+
+
+def make_veth(sock: Socket, made: Message, name: str) -> tuple[int, int]:
+    """Send what `create_veth` says; the indices of the end `name` and of the other one. Raise NetlinkError,
+    with code EEXIST when either name is taken."""
+    body = _ifinfo() + text(IFLA_IFNAME, name) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    payload = sock.request_and_get([made], RTM_GETLINK, body, f"look up device {name}")
+    index = int(_IFINFOMSG.unpack_from(payload)[2])
+    other = attributes(payload[_IFINFOMSG.size :]).get(IFLA_LINK)
+    # Older kernels leave out a number that is the device's own: each namespace counts for itself.
+    return index, as_u32(other) if other else index
 
 
 def _link(payload: bytes) -> Link:

@@ -12,6 +12,7 @@ policy, then the member. A set of ranges is the kernel's own.
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tortie.dataplane.nfnetlink_objects import (
     TYPE_INET_PROTOCOL,
@@ -66,8 +67,7 @@ class RangeSet:
         return SetType((_ADDRESSES[self.family],), interval=True)
 
 
-@dataclass(frozen=True, slots=True)
-class SharedSet:
+class SharedSet(NamedTuple):
     """One family of a set of policy as part of a set that the kernel has for many."""
 
     id: SetID

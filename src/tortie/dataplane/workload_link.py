@@ -11,6 +11,7 @@ from ipaddress import (
 from typing import Final
 
 from tortie.dataplane import inet6, rtnetlink
+from tortie.dataplane.netlink import Socket
 from tortie.dataplane.rtnetlink import KernelRoute, Link
 from tortie.model.constants import INTERFACE_PREFIX, POD_GATEWAY, RTPROT_BOOT, RTPROT_TORTIE
 
@@ -44,9 +45,8 @@ class WorkloadLink:
 
     `namespace` is a descriptor of the container's network namespace; `owner` is the container id and
     `network` the CNI configuration's name; `addresses` has at most one of each family; `mtu` is in bytes (0,
-    for a check only: any); `mac` None lets the kernel choose; `forward` is the container's ip_forward;
-    `routes` are the destinations that the container reaches through us; `queues` of the host end, 0 for the
-    kernel's default.
+    for a check only: any); `mac` None means any; `forward` is the container's ip_forward; `routes` are the
+    destinations that the container reaches through us; `queues` of the host end, 0 for the usual one.
     """
 
     host_name: str
@@ -90,10 +90,19 @@ class WorkloadEnds:
 
 @dataclass(frozen=True, slots=True)
 class BegunLink:
-    """Both ends of a new pair, which has settings and is down: addresses and routes are to come."""
+    """A new pair, which has settings and is down: addresses and routes are to come.
 
-    outer: Link
-    inner: Link
+    `index` and `mac` are those of the container's end, `pod` is a socket in its namespace, until `close`.
+    """
+
+    host_index: int
+    index: int
+    mac: str
+    pod: Socket
+
+    def close(self) -> None:
+        """Give the socket back; the pair stays."""
+        self.pod.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ and no handle.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
 import msgspec
@@ -70,7 +71,13 @@ def parse_timestamp(text: str | None) -> datetime | None:
 
 def network(block: IPAMBlock) -> Network:
     """The block's range. Raise ValueError when its CIDR is no network."""
-    return ip_network(block.spec.cidr)
+    return parsed(block.spec.cidr)
+
+
+@lru_cache(maxsize=1024)
+def parsed(cidr: str) -> Network:
+    """The network of a CIDR: an ADD asks for the same few again and again. Raise ValueError."""
+    return ip_network(cidr)
 
 
 def within(inner: Network, outer: Network) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
-from tortie.ipam.block import Network
+from tortie.ipam.block import Network, parsed
 from tortie.ipam.errors import BadRequestError
 from tortie.ipam.request import Address
 from tortie.model.resources import AllowedUse, IPPool, IPReservation
@@ -129,7 +129,7 @@ def is_reserved(cidr: Network, reserved: Iterable[Network]) -> bool:
 
 
 def _eligible(pool: IPPool) -> Eligible:
-    return Eligible(pool.metadata.name, ip_network(pool.spec.cidr), pool.spec.block_size)
+    return Eligible(pool.metadata.name, parsed(pool.spec.cidr), pool.spec.block_size)
 
 
 def _reason_against(pool: IPPool, use: AllowedUse) -> str:
@@ -162,7 +162,7 @@ def _reason_by_selectors(pool: IPPool, labels: Mapping[str, str], namespace_labe
 
 def _range_problem(cidr: str, block_size: int) -> str:
     try:
-        own = ip_network(cidr)
+        own = parsed(cidr)
     except ValueError:
         return f"has the CIDR {cidr}, which is not a network"
     smallest, largest = _BLOCK_SIZES[own.version]

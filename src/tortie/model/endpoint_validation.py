@@ -7,7 +7,9 @@ from typing import Any, Final
 
 from tortie.model import checks
 from tortie.model.checks import Findings
-from tortie.model.endpoints import IPNAT, EndpointPort, WorkloadEndpointSpec
+from tortie.model.endpoints import IPNAT, EndpointPort, QoSControls, WorkloadEndpointSpec
+from tortie.model.felix_rules import dscp
+from tortie.model.nodeinfo import parse_mac
 from tortie.model.policies import EGRESS, INGRESS
 from tortie.model.policy_validation import rule_problems
 from tortie.model.policy_values import PROTOCOLS_WITH_PORTS, protocol_number
@@ -15,6 +17,16 @@ from tortie.model.problems import Problem
 from tortie.model.profile import ProfileSpec
 
 _INTERFACE: Final = re.compile(r"[a-zA-Z0-9_.-]{1,15}")  # IFNAMSIZ - 1, linux/if.h
+# Least and most of what is set (not 0), as tc and nftables take it; Calico's bounds.
+_LIMITS: Final[Mapping[str, tuple[int, int]]] = {
+    "bandwidth": (1000, 10**15),  # bit/s
+    "burst": (1000, 34_359_738_360),  # bits: tc counts bytes in 32 bits
+    "peakrate": (1010, 101 * 10**13),  # bit/s
+    "minburst": (1000, 10**8),  # bytes
+    "packet_rate": (1, 10**4),
+    "packet_burst": (1, 10**4),
+    "max_connections": (1, 2**32 - 1),
+}
 _CONTAINER: Final = re.compile(r"[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?")
 
 
@@ -37,6 +49,31 @@ def endpoint_problems(spec: WorkloadEndpointSpec) -> Findings:
         yield from _nat(f"spec.ipNATs[{index}]", nat, own)
     for index, port in enumerate(spec.ports):
         yield from _port(f"spec.ports[{index}]", port)
+    yield from checks.address("spec.ipv4Gateway", spec.ipv4_gateway, 4)
+    yield from checks.address("spec.ipv6Gateway", spec.ipv6_gateway, 6)
+    yield from _mac("spec.mac", spec.mac)
+    for index, text in enumerate(spec.allow_spoofed_source_prefixes):
+        yield from checks.cidr(f"spec.allowSpoofedSourcePrefixes[{index}]", text, bare=True)
+    if spec.qos_controls is not None:
+        yield from _limits("spec.qosControls", spec.qos_controls)
+
+
+def _mac(path: str, text: str) -> Findings:
+    try:
+        parse_mac(text or "00:00:00:00:00:00")
+    except ValueError:
+        yield Problem(path, text, "must be a MAC address such as ee:ee:ee:ee:ee:ee")
+
+
+def _limits(path: str, limits: QoSControls) -> Findings:
+    for wire, name in zip(limits.__struct_encode_fields__, limits.__struct_fields__, strict=True):
+        value = getattr(limits, name)
+        if name == "dscp":
+            if value is not None:
+                yield from dscp(f"{path}.{wire}", value)
+        elif value:
+            least, most = _LIMITS[name.partition("_")[2]]
+            yield from checks.between(f"{path}.{wire}", value, least, most)
 
 
 def _nat(path: str, nat: IPNAT, own: set[str]) -> Findings:
@@ -57,6 +94,7 @@ def _port(path: str, port: EndpointPort) -> Findings:
         yield Problem(f"{path}.name", "", "must be set, unless hostPort is")
     yield from checks.port(f"{path}.port", port.port)
     yield from checks.port(f"{path}.hostPort", port.host_port, least=0)
+    yield from checks.address(f"{path}.hostIP", port.host_ip)
     try:
         known = protocol_number(port.protocol) in PROTOCOLS_WITH_PORTS and not port.protocol.isdigit()
     except ValueError:

@@ -31,26 +31,57 @@ class EndpointPort(Struct, rename="camel", omit_defaults=True, kw_only=True):
     protocol: str = "TCP"
     port: int
     host_port: int = 0
+    host_ip: str = field(default="", name="hostIP")
 
 
 class IPNAT(Struct, omit_defaults=True, kw_only=True):
-    """A floating address: what is sent to `external` goes to `internal`, which is the endpoint's own."""
+    """A floating address: what is sent to `external` goes to `internal`, which is the endpoint's own.
+    `source` is openstack for one that OpenStack made."""
 
     internal: str = field(default="", name="internalIP")
     external: str = field(default="", name="externalIP")
+    source: str = ""
+
+
+class QoSControls(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """Limits of an endpoint, 0 for none: bandwidth and peak rate in bits per second, burst in bits, minburst
+    in bytes, packet rate in packets per second, packet burst in packets; `dscp` is a number or a name."""
+
+    ingress_bandwidth: int = 0
+    ingress_burst: int = 0
+    ingress_peakrate: int = 0
+    ingress_minburst: int = 0
+    egress_bandwidth: int = 0
+    egress_burst: int = 0
+    egress_peakrate: int = 0
+    egress_minburst: int = 0
+    ingress_packet_rate: int = 0
+    ingress_packet_burst: int = 0
+    egress_packet_rate: int = 0
+    egress_packet_burst: int = 0
+    ingress_max_connections: int = 0
+    egress_max_connections: int = 0
+    dscp: int | str | None = None
 
 
 class WorkloadEndpointSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """`ip_networks` are CIDRs (`10.5.0.3/32`), `interface_name` is the host's end of the veth pair."""
 
     orchestrator: str = ""
+    workload: str = ""  # of orchestrators other than Kubernetes
     node: str = ""
     pod: str = ""
     endpoint: str = ""
     container_id: str = field(default="", name="containerID")
     interface_name: str = ""
+    service_account_name: str = ""
+    mac: str = ""
     ip_networks: list[str] = field(default_factory=list)
     ip_nats: list[IPNAT] = field(default_factory=list, name="ipNATs")
+    ipv4_gateway: str = ""
+    ipv6_gateway: str = ""
+    allow_spoofed_source_prefixes: list[str] = field(default_factory=list)
+    qos_controls: QoSControls | None = field(default=None, name="qosControls")
     profiles: list[str] = field(default_factory=list)
     ports: list[EndpointPort] = field(default_factory=list)
 
@@ -122,6 +153,7 @@ def workload_endpoint(pod: Pod) -> WorkloadEndpoint | None:
             endpoint=POD_INTERFACE,
             container_id=pod.metadata.annotations.get(ANNOTATION_CONTAINER_ID, ""),
             interface_name=veth_name(namespace, name),
+            service_account_name=account,
             ip_networks=[str(network) for network in networks],
             ip_nats=_floating(pod, networks),
             profiles=profiles,

@@ -17,10 +17,11 @@ from tortie.model.bgp_validation import (
 )
 from tortie.model.checks import Findings
 from tortie.model.cluster import ClusterInformation, KubeControllersConfiguration
-from tortie.model.cluster_validation import controllers_problems, felix_problems
+from tortie.model.cluster_validation import controllers_problems
 from tortie.model.endpoint_validation import endpoint_problems, profile_problems
 from tortie.model.endpoints import WorkloadEndpoint
 from tortie.model.felix import FelixConfiguration
+from tortie.model.felix_settings import felix_problems, unheeded
 from tortie.model.ipam import (
     BlockAffinity,
     IPAMBlock,
@@ -55,6 +56,26 @@ def problems(resource: Resource) -> list[Problem]:
         *checks.annotations("metadata.annotations", metadata.annotations),
         *_of_kind(resource),
     ]
+
+
+def without_effect(resource: Resource) -> list[Problem]:
+    """What `resource` says and Calico does, but this agent does not: nothing that forbids it to be stored."""
+    if isinstance(resource, FelixConfiguration):
+        names = ", ".join(unheeded(resource.spec))
+        rule = f"has settings that this agent keeps but does not heed: {names}"
+        return [Problem("spec", "", rule)] if names else []
+    if isinstance(resource, IPPool) and ":" in resource.spec.cidr:
+        return list(_ipv6_pool(resource))
+    return []
+
+
+def _ipv6_pool(pool: IPPool) -> Findings:
+    subject = "has no effect on an IPv6 pool: this agent"
+    if pool.spec.vxlan_mode != "Never":
+        rule = f"{subject} has no IPv6 tunnels, and routes the node's own pods only"
+        yield Problem("spec.vxlanMode", pool.spec.vxlan_mode, rule)
+    if pool.spec.nat_outgoing:
+        yield Problem("spec.natOutgoing", "true", f"{subject} translates no IPv6 sources")
 
 
 @singledispatch

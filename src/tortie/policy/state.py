@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import NewType
+from typing import NamedTuple, NewType
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -87,9 +87,11 @@ class Rule:
     not_icmp: ICMP | None = None
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PolicyKey:
-    """A policy or profile. `kind` is the API's: `NetworkPolicy`, `KubernetesNetworkPolicy`, `Profile`..."""
+class PolicyKey(NamedTuple):
+    """A policy or profile. `kind` is the API's: `NetworkPolicy`, `KubernetesNetworkPolicy`, `Profile`...
+
+    A tuple, because it is hashed and compared all the time: a dataclass does that in Python.
+    """
 
     kind: str
     name: str

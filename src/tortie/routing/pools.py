@@ -39,7 +39,10 @@ def parse_pools(pools: Iterable[IPPool]) -> tuple[tuple[Pool, ...], tuple[str, .
     for pool in pools:
         spec, name = pool.spec, pool.metadata.name
         if ":" in spec.cidr:
-            problems.append(f"IPPool {name}: cidr {spec.cidr} is IPv6, which is not routed; it is left out.")
+            tunnel = "" if spec.vxlan_mode == "Never" else f"; its vxlanMode {spec.vxlan_mode} has no effect"
+            problems.append(
+                f"IPPool {name}: cidr {spec.cidr} is IPv6, which is not routed between nodes{tunnel}."
+            )
             continue
         try:
             cidr = IPv4Network(spec.cidr)

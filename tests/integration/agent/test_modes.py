@@ -103,6 +103,21 @@ def test_vxlan_works_without_bgp(apiserver: ApiServer, tmp_path: Path) -> None:
         assert not (one.directory / "run/bird.ctl").exists()
 
 
+def test_tunnel_that_somebody_took_down_or_deleted_is_back_at_once(
+    apiserver: ApiServer, tmp_path: Path
+) -> None:
+    settings = {
+        "CALICO_IPV4POOL_VXLAN": "Always",
+        "CALICO_NETWORKING_BACKEND": "vxlan",
+        "FELIX_ROUTEREFRESHINTERVAL": "3600",
+    }
+    with two_pods(apiserver, tmp_path, APART, settings) as (one, near, far):
+        eventually("an answer", lambda: ping(near, far.address, 1422))
+        for command in ("link set vxlan.calico down", "link del vxlan.calico"):
+            one.machine.net.ip(*command.split())
+            eventually("an answer", lambda: ping(near, far.address, 1422))
+
+
 def test_ipip_routes_through_tunl0_or_says_that_the_kernel_lacks_it(
     apiserver: ApiServer, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -181,6 +182,31 @@ def test_route_that_somebody_removed_comes_back(nodes: dict[str, CalicoNode], ap
     (other,) = blocks(apiserver, "tf-two")
     node.machine.net.ip("route", "del", other)
     eventually("the route", lambda: routes_to(node, other))
+
+
+def test_route_comes_back_although_objects_change_all_the_time(
+    nodes: dict[str, CalicoNode], apiserver: ApiServer
+) -> None:
+    """In a large cluster some node's object changes at any moment; the kernel is checked by the clock."""
+    node = nodes["tf-one"]
+    (other,) = blocks(apiserver, "tf-two")
+    node.machine.net.ip("route", "del", other)
+    busy = threading.Event()
+
+    def change() -> None:
+        number = 0
+        while not busy.wait(0.2):
+            number += 1
+            note = {"metadata": {"annotations": {"test/heartbeat": str(number)}}}
+            merge_patch(apiserver, "/api/v1/nodes/tf-two", note)
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    try:
+        eventually("the route", lambda: routes_to(node, other))
+    finally:
+        busy.set()
+        writer.join()
 
 
 def test_annotation_that_somebody_changed_is_repaired(

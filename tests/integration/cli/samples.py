@@ -70,8 +70,8 @@ SAMPLES = (
     Sample(
         "FelixConfiguration",
         "felixconfig",
-        {"logSeverityScreen": "Info"},
-        {"logSeverityScreen": "Debug"},
+        {"serviceLoopPrevention": "Drop"},
+        {"serviceLoopPrevention": "Reject"},
         "default",
         name="default",
     ),

@@ -34,7 +34,8 @@ from tests.integration.dataplane.policy_states import (
     workload,
 )
 from tortie.dataplane.netlink import Message
-from tortie.dataplane.nfnetlink import Netfilter, TransactionError
+from tortie.dataplane.nfnetlink import Netfilter, OvertakenError, TransactionError
+from tortie.dataplane.nfnetlink_dumps import generation, next_generation, table_flags
 from tortie.dataplane.nfnetlink_objects import append_rule, new_chain, new_table
 from tortie.dataplane.policy import PolicyDataplane
 from tortie.dataplane.ruleset import TABLE, Settings
@@ -318,6 +319,40 @@ def test_a_change_finds_a_table_that_was_tampered_with_and_replaces_it(lab: Poli
     assert dataplane.check() == []
     assert not reach(lab, "c", "b", expected=False)
     assert not reach(lab, "c", "a", expected=False)
+
+
+def test_tampering_right_before_a_change_is_found_although_the_change_itself_succeeds(lab: PolicyLab) -> None:
+    dataplane = PolicyDataplane()
+    dataplane.sync(closed_state(lab, "a", friends=["b"]))
+    assert dataplane.check() == []
+    lab.node.exec("nft", "insert", "rule", "inet", TABLE, "workload_ingress", "accept")
+    pod = lab.pods["b"]
+    dataplane.apply(PolicyDelta(workloads={pod.interface: workload(pod, CLOSED)}))
+    assert dataplane.repair()
+    assert not reach(lab, "c", "b", expected=False)
+
+
+def test_a_change_is_one_transaction_after_which_the_table_is_right(lab: PolicyLab) -> None:
+    dataplane = PolicyDataplane()
+    dataplane.sync(closed_state(lab, "a", friends=["b"]))
+    before = dataplane.generation()
+    pod = lab.pods["b"]
+    dataplane.apply(PolicyDelta(workloads={pod.interface: workload(pod, CLOSED)}))
+    assert dataplane.generation() == next_generation(before)
+    assert dataplane.check() == []
+
+
+def test_a_transaction_for_an_old_generation_is_refused_whole_and_the_socket_goes_on(lab: PolicyLab) -> None:
+    kernel = Netfilter()
+    with contextlib.closing(kernel):
+        now = generation(kernel)
+        kernel.transaction([new_table("overtaking")], generation=now)
+        with pytest.raises(OvertakenError):
+            kernel.transaction([new_table("overtaken")], generation=now)
+        assert generation(kernel) == next_generation(now)
+        assert table_flags(kernel, "overtaken") is None
+        kernel.transaction([new_table("overtaken")])
+        assert table_flags(kernel, "overtaken") is not None
 
 
 def test_a_table_of_an_earlier_agent_is_taken_over_with_all_that_changed_meanwhile(lab: PolicyLab) -> None:

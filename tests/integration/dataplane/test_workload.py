@@ -1,5 +1,6 @@
 """Pods' interfaces against real kernels in network namespaces."""
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.dataplane.namespaces import Namespace, namespaces
-from tortie.dataplane import netns
-from tortie.dataplane.netlink import DataplaneError, Socket
+from tortie.dataplane import netns, rtnetlink
+from tortie.dataplane.netlink import DataplaneError, NetlinkError, Socket
 from tortie.dataplane.workload import InterfaceExistsError, Workloads, _create
 from tortie.dataplane.workload_link import Departure, WorkloadLink
 
@@ -116,7 +117,7 @@ def test_what_is_begun_without_addresses_is_completed_with_them(place: Place) ->
     assert not any("UP" in item["flags"] for item in host.json("link", "show", "cali1"))
     assert Workloads().addresses(Departure("cali1", wanted.owner, "eth0", wanted.network)) == ()
     ends = Workloads().add(wanted, begun)
-    assert (ends.host_index, ends.index) == (begun.outer.index, begun.inner.index)
+    assert (ends.host_index, ends.index) == (begun.host_index, begun.index)
     assert Workloads().check(wanted) == []
     assert Workloads().addresses(Departure("cali1", wanted.owner, "eth0", wanted.network)) == wanted.addresses
     assert Workloads().addresses(Departure("cali1", "another", "eth0", wanted.network)) == ()
@@ -125,7 +126,9 @@ def test_what_is_begun_without_addresses_is_completed_with_them(place: Place) ->
 def test_what_is_begun_and_not_completed_can_be_taken_away(place: Place) -> None:
     host, pod, _ = place
     wanted = link(pod)
-    Workloads().begin(replace(wanted, addresses=()))
+    begun = Workloads().begin(replace(wanted, addresses=()))
+    assert begun is not None
+    begun.close()
     assert Workloads().detach([Departure("cali1", wanted.owner, "eth0", wanted.network)]) == set()
     Workloads().bury()
     assert (host.devices(), pod.devices()) == ([], [])
@@ -341,6 +344,31 @@ def test_a_container_may_have_its_interface_again_before_the_old_one_is_buried(p
     Workloads().add(link(pod))
     assert Workloads().check(link(pod)) == []
     assert host.devices() == ["cali1"]
+
+
+def test_a_pair_has_one_queue_at_each_end_whatever_the_number_of_processors(place: Place) -> None:
+    host, pod, _ = place
+    Workloads().add(link(pod))
+    for (end,) in (host.json("-d", "link", "show", "cali1"), pod.json("-d", "link", "show", "eth0")):
+        assert (end["num_tx_queues"], end["num_rx_queues"]) == (1, 1)
+
+
+def test_an_address_of_the_kernels_kind_is_chosen_for_the_containers_end(place: Place) -> None:
+    _, first, second = place
+    macs = {Workloads().add(link(pod, number)).mac for number, pod in enumerate((first, second), 1)}
+    assert len(macs) == 2
+    for mac in macs:
+        assert int(mac[:2], 16) & 0b11 == 0b10  # IEEE 802: locally administered, and of one station
+
+
+def test_a_refused_pair_is_refused_as_such_although_the_name_can_be_looked_up(place: Place) -> None:
+    _, pod, _ = place
+    with Socket() as sock:
+        sock.request(_create(link(pod)))
+        with pytest.raises(NetlinkError, match="create veth cali1") as refused:
+            rtnetlink.make_veth(sock, _create(link(pod)), "cali1")
+        assert refused.value.code == errno.EEXIST
+        assert rtnetlink.link_by_name(sock, "cali1").name == "cali1"  # no answer is left over
 
 
 def test_queues_are_those_that_were_asked_for(place: Place) -> None:

@@ -72,6 +72,14 @@ async def test_tunnel_that_no_pool_needs_any_more_gives_its_address_back() -> No
     ]
 
 
+async def test_ipv6_pool_gives_no_tunnel_address() -> None:
+    six = IPPool(metadata=Metadata(name="a-six"), spec=IPPoolSpec(cidr="fd00:5::/48", vxlan_mode="Always"))
+    store = await cluster(six, VXLAN)
+    tunnels = addresses(store)
+    assert await tunnels.ensure(frozenset({"vxlan"}), [six, VXLAN])
+    assert tunnels.own(OWN).vxlan_tunnel in IPv4Network("10.5.0.0/16")
+
+
 async def test_pool_that_does_not_select_the_node_gives_no_tunnel_address() -> None:
     spec = IPPoolSpec(cidr="10.5.0.0/16", vxlan_mode="Always", node_selector='zone == "b"')
     pool = IPPool(metadata=Metadata(name="elsewhere"), spec=spec)

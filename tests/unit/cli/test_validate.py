@@ -117,18 +117,37 @@ def test_outline_is_checked(change: dict[str, object], message: str) -> None:
     assert stderr.startswith("standard input:")
 
 
-def test_felix_configuration_warns_of_settings_that_only_calico_knows() -> None:
-    text = GOOD.replace("IPPool", "FelixConfiguration").replace("p1", "default")
-    status, stdout, stderr = run("-f", "-", stdin=text.replace("cidr: 10.9.0.0/16", "bpfDSROptoutCIDRs: []"))
+FELIX = GOOD.replace("IPPool", "FelixConfiguration").replace("p1", "default")
+
+
+def test_one_warning_names_the_settings_that_the_agent_does_not_heed() -> None:
+    fields = "vxlanMTU: 1400\n  serviceLoopPrevention: Reject\n  bpfDSROptoutCIDRs: [10.0.0.0/8]"
+    status, stdout, stderr = run("-f", "-", stdin=FELIX.replace("cidr: 10.9.0.0/16", fields))
     assert (status, stdout) == (0, "Successfully validated 1 'FelixConfiguration' resource(s)\n")
     assert stderr == (
-        "Warning: standard input:6 (document 1): FelixConfiguration default: spec.bpfDSROptoutCIDRs '[]' "
-        "is an unknown field\n"
+        "Warning: standard input:5 (document 1): FelixConfiguration default: spec has settings that this "
+        "agent keeps but does not heed: vxlanMTU, bpfDSROptoutCIDRs\n"
     )
-    misspelt = text.replace("cidr: 10.9.0.0/16", "logSeverityScren: Info")
-    status, _stdout, stderr = run("-f", "-", stdin=misspelt)
-    assert (status, stderr.startswith("Warning: ")) == (0, True)
-    assert "did you mean logSeverityScreen?" in stderr
+
+
+def test_misspelt_setting_is_an_error() -> None:
+    status, _stdout, stderr = run(
+        "-f", "-", stdin=FELIX.replace("cidr: 10.9.0.0/16", "logSeverityScren: Info")
+    )
+    assert (status, "did you mean logSeverityScreen?" in stderr) == (1, True)
+
+
+def test_what_an_ipv6_pool_does_not_get_is_warned_about() -> None:
+    text = GOOD.replace("10.9.0.0/16", "fd00:9::/48\n  vxlanMode: Always\n  natOutgoing: true")
+    status, stdout, stderr = run("-f", "-", stdin=text)
+    assert (status, stdout) == (0, "Successfully validated 1 'IPPool' resource(s)\n")
+    assert stderr == (
+        "Warning: standard input:7 (document 1): IPPool p1: spec.vxlanMode 'Always' has no effect on an IPv6 "
+        "pool: this agent has no IPv6 tunnels, and routes the node's own pods only\n"
+        "Warning: standard input:8 (document 1): IPPool p1: spec.natOutgoing 'true' has no effect on an IPv6 "
+        "pool: this agent translates no IPv6 sources\n"
+    )
+    assert run("-f", "-", stdin=GOOD.replace("10.9.0.0/16", "10.9.0.0/16\n  vxlanMode: Always"))[2] == ""
 
 
 def test_defaults_are_filled_in_before_the_rules_are_asked() -> None:

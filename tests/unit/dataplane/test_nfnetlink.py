@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from tortie.dataplane import conntrack, nfnetlink, nfnetlink_objects
+from tortie.dataplane import conntrack, nfnetlink, nfnetlink_dumps, nfnetlink_objects
 from tortie.dataplane import nfnetlink_expressions as nft
 from tortie.dataplane.netlink import NetlinkError
 from tortie.dataplane.nfnetlink import TransactionError
@@ -116,14 +116,14 @@ def test_rules_are_the_same_whatever_the_order_of_their_attributes() -> None:
     ours = nft.meta(nft.NFT_META_MARK) + nft.verdict(nft.NF_DROP)
     swapped = nft.expression("meta", nfnetlink.be32(1, 1), nfnetlink.be32(2, 3)) + nft.verdict(nft.NF_DROP)
     assert ours != swapped
-    assert nfnetlink_objects.same_expressions(ours, swapped)
+    assert nfnetlink_dumps.same_expressions(ours, swapped)
     for other in (
         nft.meta(nft.NFT_META_MARK) + nft.verdict(nft.NF_ACCEPT),
         nft.meta(nft.NFT_META_IIFNAME) + nft.verdict(nft.NF_DROP),
         nft.verdict(nft.NF_DROP),
         ours + nft.verdict(nft.NF_DROP),
     ):
-        assert not nfnetlink_objects.same_expressions(ours, other)
+        assert not nfnetlink_dumps.same_expressions(ours, other)
 
 
 def test_a_refused_transaction_names_the_first_message_and_counts_the_others() -> None:

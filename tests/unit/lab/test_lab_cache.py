@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from lab import cache
+from lab import LabError, cache
 
 
 def tree(base: Path) -> Path:
@@ -64,3 +64,9 @@ def test_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("TORTIE_CACHE", str(tmp_path / "elsewhere"))
     assert cache.directory("images") == tmp_path / "elsewhere" / "images"
     assert (tmp_path / "elsewhere" / "images").is_dir()
+
+
+def test_no_space_is_a_sentence_with_the_remedy(tmp_path: Path) -> None:
+    cache.check_space(tmp_path, 0, "Making an image")
+    with pytest.raises(LabError, match=r"Making an image takes .* set TORTIE_CACHE to a folder on a larger"):
+        cache.check_space(tmp_path, 1 << 40, "Making an image")

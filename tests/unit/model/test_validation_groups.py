@@ -294,6 +294,28 @@ OWN = {"ipNetworks": ["10.8.0.3/32", "2001:db8::3/128"]}
         ({"ports": [{"protocol": "UDP", "port": 9}]}, ["ports[0].name"]),
         ({"ports": [{"name": "web", "protocol": "17", "port": 9}]}, ["ports[0].protocol"]),
         ({"ports": [{"name": "web", "protocol": "", "port": 0}]}, ["ports[0].port", "ports[0].protocol"]),
+        ({"ports": [{"name": "web", "port": 9, "hostIP": "0.0.0.0"}]}, []),
+        ({"ports": [{"name": "web", "port": 9, "hostIP": "here"}]}, ["ports[0].hostIP"]),
+        ({"mac": "ee:ee:ee:ee:ee:ee", "ipv4Gateway": "169.254.1.1", "ipv6Gateway": "fe80::1"}, []),
+        (
+            {"mac": "ee:ee", "ipv4Gateway": "fe80::1", "ipv6Gateway": "x"},
+            ["ipv4Gateway", "ipv6Gateway", "mac"],
+        ),
+        ({"allowSpoofedSourcePrefixes": ["10.0.0.0/8", "fd00::1"]}, []),
+        ({"allowSpoofedSourcePrefixes": ["10.0.0.1/8"]}, ["allowSpoofedSourcePrefixes[0]"]),
+        ({"qosControls": {"ingressBandwidth": 1000, "egressPacketRate": 10_000, "dscp": "AF11"}}, []),
+        (
+            {"qosControls": {"ingressBandwidth": 999, "egressPacketRate": 10_001, "dscp": 64}},
+            ["qosControls.ingressBandwidth", "qosControls.egressPacketRate", "qosControls.dscp"],
+        ),
+        (
+            {"qosControls": {"egressPeakrate": 1009, "ingressMinburst": 999, "ingressMaxConnections": 2**32}},
+            [
+                "qosControls.ingressMinburst",
+                "qosControls.egressPeakrate",
+                "qosControls.ingressMaxConnections",
+            ],
+        ),
     ],
 )
 def test_workload_endpoint(spec: dict[str, Any], wrong: list[str]) -> None:

@@ -53,6 +53,15 @@ def test_unreadable_pools_are_left_out_with_a_sentence_each() -> None:
     assert [problem.split(":")[0] for problem in problems] == ["IPPool bad", "IPPool six"]
 
 
+def test_tunnel_of_an_ipv6_pool_is_reported_and_makes_none() -> None:
+    pools, problems = parse_pools([ippool("six", IPPoolSpec(cidr="fd00::/48", vxlan_mode="Always"))])
+    assert tunnels_in_use(pools) == frozenset()
+    assert problems == (
+        "IPPool six: cidr fd00::/48 is IPv6, which is not routed between nodes; its vxlanMode Always has no "
+        "effect.",
+    )
+
+
 def test_only_confirmed_live_host_claims_count() -> None:
     claims, problems = parse_claims(
         [
