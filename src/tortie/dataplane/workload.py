@@ -9,6 +9,7 @@ host end's alias says whose it is, so that a late DEL harms no successor.
 
 import errno
 import os
+import time
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final
@@ -35,6 +36,9 @@ from tortie.dataplane.workload_link import (
 from tortie.model.constants import HOST_VETH_MAC, INTERFACE_PREFIX, RTPROT_BOOT, RTPROT_TORTIE
 
 LOOPBACK_IFINDEX: Final = 1  # net/flow.h: the first device of every namespace
+# Looks, and seconds between them, at a container's interface whose other end is being deleted.
+_BURIAL_LOOKS: Final = 20
+_BURIAL_PAUSE: Final = 0.01
 
 
 class InterfaceExistsError(DataplaneError):
@@ -172,7 +176,7 @@ def _standing(pod: Socket, host: Socket, link: WorkloadLink) -> WorkloadEnds | N
             )
         _remove(host, link.host_name)
     inside = workload_check.find(pod, link.ifname)
-    if inside is not None and not _bury_now(host, inside.peer):
+    if inside is not None and not (inside.kind == "veth" and _is_buried(pod, host, link.ifname, inside.peer)):
         raise InterfaceExistsError(
             f"the container has an interface named {link.ifname} already; "
             "remove it, or set CNI_IFNAME to another name"
@@ -180,12 +184,20 @@ def _standing(pod: Socket, host: Socket, link: WorkloadLink) -> WorkloadEnds | N
     return None
 
 
-def _bury_now(host: Socket, index: int) -> bool:
-    """Delete a host end that was detached, and thereby its other end. False when it is not one."""
-    for link in rtnetlink.links(host):
-        if link.index == index and link.name == doomed_name(index) and link.group == DOOMED_GROUP:
+def _is_buried(pod: Socket, host: Socket, ifname: str, index: int) -> bool:
+    """Delete a host end that was detached, and thereby its other end, `ifname`. False when it is not one.
+
+    `bury` may be about to delete it in another thread: then the host end is gone a moment before the other.
+    """
+    for _ in range(_BURIAL_LOOKS):
+        links = [link for link in rtnetlink.links(host) if link.index == index]
+        for link in links:
+            if link.name != doomed_name(index) or link.group != DOOMED_GROUP:
+                return False
             _tolerate_absence(host, [rtnetlink.delete_link(index, link.name)])
+        if workload_check.find(pod, ifname) is None:
             return True
+        time.sleep(_BURIAL_PAUSE)
     return False
 
 

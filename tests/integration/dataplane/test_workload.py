@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
@@ -158,6 +159,19 @@ def test_a_name_that_is_taken_in_the_container_is_refused_and_nothing_is_left(pl
         Workloads().add(link(pod))
     assert host.devices() == []
     assert set(pod.devices()) == {"eth0", "peer0"}
+
+
+def test_an_interface_whose_other_end_is_just_being_deleted_is_waited_for(place: Place) -> None:
+    """Between listing and unlisting its two ends the kernel may be asked: the host's is gone first."""
+    host, pod, other = place
+    peer = ("peer", "name", "eth0", "netns", pod.name)
+    other.ip("link", "add", "index", "4711", "name", "peer0", "type", "veth", *peer)
+    burial = threading.Timer(0.05, lambda: other.ip("link", "del", "peer0"))
+    burial.start()
+    Workloads().add(link(pod))
+    burial.join()
+    assert Workloads().check(link(pod)) == []
+    assert host.devices() == ["cali1"]
 
 
 def test_a_second_interface_of_one_container_is_refused_and_the_first_stays(place: Place) -> None:
