@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection
+from ipaddress import ip_interface
 from typing import Final
 
 from tortie.agent.floating import FloatingAgent
@@ -15,17 +16,19 @@ from tortie.cni.cluster import Watched
 from tortie.cni.server import CNIServer
 from tortie.dataplane.netlink import DataplaneError
 from tortie.dataplane.workload import Workloads
+from tortie.dataplane.workload_routes import AttachedPod, restore
 from tortie.datastore.interface import Datastore, DatastoreError
 from tortie.ipam.allocator import Allocator
 from tortie.ipam.sweep import Sweep
 from tortie.model.constants import ANNOTATION_CONTAINER_ID
-from tortie.model.endpoints import is_finished
+from tortie.model.endpoints import is_finished, workload_endpoint
 from tortie.model.resources import ClusterInformation, Pod
 
 log = logging.getLogger(__name__)
 
 CNI_NETWORK: Final = "k8s-pod-network"  # the name in 10-calico.conflist, with which handles begin
 SWEEP: Final = 60.0  # seconds between looks for addresses whose container is gone
+CHECK: Final = 5.0  # seconds between looks for pods' routes that somebody took away
 # Layers that connectivity of pods that run depends on.
 _CONNECTIVITY: Final[frozenset[Layer]] = frozenset({"tunnels", "mtu", "dataplane", "policy", "bgp"})
 
@@ -86,6 +89,7 @@ class Attachment:
             tasks.create_task(self._server.serve())
             await self._server.listening.wait()
             self._health.pass_("cni")
+            tasks.create_task(self._keep_routes())
             await self._sweep_forever()
 
     async def _sweep_forever(self) -> None:
@@ -95,6 +99,31 @@ class Attachment:
                 await self._sweep.run()
             except (DatastoreError, DataplaneError) as error:
                 log.warning("Addresses of containers that are gone stay for now: %s", error)
+
+    async def _keep_routes(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK)
+            try:
+                restored = await asyncio.to_thread(restore, self._attached())
+            except DataplaneError as error:
+                log.warning("Routes to pods cannot be repaired now: %s", error)
+            else:
+                for sentence in restored:
+                    log.warning("A pod's route was taken away by somebody else and is repaired: %s", sentence)
+
+    def _attached(self) -> list[AttachedPod]:
+        """Pods of this node whose container the API says: without it an address may be an earlier one."""
+        own = (pod for pod in self._sources.pods.items.values() if pod.spec.node_name == self._node)
+        specs = (endpoint.spec for endpoint in map(workload_endpoint, own) if endpoint is not None)
+        return [
+            AttachedPod(
+                spec.interface_name,
+                spec.container_id,
+                tuple(ip_interface(text).ip for text in spec.ip_networks),
+            )
+            for spec in specs
+            if spec.container_id
+        ]
 
     async def _living(self) -> Collection[str]:
         """Containers that have an interface here, or a pod that says so: an interface may be of Calico's."""

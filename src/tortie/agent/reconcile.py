@@ -141,6 +141,7 @@ class Reconciler:
         self._floating = floating
         self._health = health
         self._metrics = metrics
+        self._node_uid = ""  # of the Node when it was last looked at
         self._applied: NodeState | None = None
         self._reported: frozenset[str] = frozenset()
         self._changed = asyncio.Event()
@@ -167,7 +168,7 @@ class Reconciler:
         while True:
             self._changed.clear()
             now = time.monotonic()
-            resync = now >= self._check_due
+            resync = self._node_is_new() or now >= self._check_due
             if resync:  # by the clock: in a large cluster something changes all the time
                 self._check_due = now + self._settings.resync
             good = await self._round(resync)
@@ -177,6 +178,14 @@ class Reconciler:
             else:
                 self._check_due, pause, retry = 0.0, retry, min(retry * 2, _LONGEST_RETRY)
             await self._changed_within(max(0.0, pause))
+
+    def _node_is_new(self) -> bool:
+        """Whether the Node was registered since the last look: it has none of our annotations then."""
+        node = self._watches.nodes.items.get(("", self._identity.node.name))
+        if node is None or node.metadata.uid == self._node_uid:
+            return False
+        self._node_uid = node.metadata.uid
+        return True
 
     async def follow_devices(self) -> None:
         """Check the kernel at once when somebody touched a tunnel's device, until cancelled."""
@@ -217,7 +226,7 @@ class Reconciler:
     async def _round(self, resync: bool) -> bool:
         """One pass; return whether all went well. `resync`: check the kernel even if nothing changed."""
         snapshot = take_snapshot(self._watches, self._borrowed.addresses, self._floating.elsewhere)
-        good = await self._keep_tunnels(snapshot)
+        good = await self._keep_tunnels(snapshot, resync)
         if resync:
             good = await self._check_own_node() and good
         link = self._identity.link
@@ -243,8 +252,11 @@ class Reconciler:
         self._report((*snapshot.problems, *outcome.problems, *bgp_problems))
         return good
 
-    async def _keep_tunnels(self, snapshot: Snapshot) -> bool:
+    async def _keep_tunnels(self, snapshot: Snapshot, resync: bool) -> bool:
         kinds = tunnels_in_use(snapshot.cluster.pools)
+        # While the Node is gone nothing can be announced. One that was made anew may have lost its addresses.
+        if resync and ("", self._identity.node.name) in self._watches.nodes.items:
+            self._tunnels.doubt()
         try:
             await self._tunnels.ensure(kinds, snapshot.raw_pools)
         except (DatastoreError, AddressError) as error:

@@ -3,14 +3,15 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_network
 from typing import Final
 
 from tortie.agent.startup import Identity, annotate, get_node
 from tortie.datastore.interface import Datastore
 from tortie.ipam.allocator import Allocator
+from tortie.ipam.errors import AddressError
 from tortie.ipam.pools import select
-from tortie.ipam.request import AddressRequest
+from tortie.ipam.request import Address, AddressRequest
 from tortie.model.constants import ANNOTATION_IPIP_TUNNEL, ANNOTATION_VXLAN_MAC, ANNOTATION_VXLAN_TUNNEL
 from tortie.model.names import tunnel_handle_id, vtep_mac
 from tortie.model.nodeinfo import BGPNode
@@ -43,6 +44,11 @@ class TunnelAddresses:
             vxlan_mac=vtep_mac(self._name) if vxlan else None,
         )
 
+    def doubt(self) -> None:
+        """Let the next `ensure` look whether the addresses are still ours. They are released when the Node is
+        deleted, and whoever registers it again runs on; also when somebody releases them by hand."""
+        self._done = None
+
     async def ensure(self, kinds: frozenset[TunnelKind], pools: Sequence[IPPool]) -> bool:
         """Hold exactly one address for each kind in use; return whether something changed.
 
@@ -71,11 +77,24 @@ class TunnelAddresses:
             # None eligible: let the allocator choose among all pools, or explain why it cannot.
             pools=[pool.metadata.name for pool in of_kind if pool.metadata.name in names] or None,
         )
-        (address,) = await self._allocator.assign(request)
+        held = self._held.get(kind)
+        (address,) = await self._regain(request, held, of_kind) or await self._allocator.assign(request)
         assert isinstance(address, IPv4Address)
         if self._held.get(kind) != address:
             log.info("Tunnel address of %s: %s", kind, address)
         return address
+
+    async def _regain(
+        self, request: AddressRequest, held: IPv4Address | None, pools: Sequence[IPPool]
+    ) -> Sequence[Address]:
+        """The address that the tunnel has now: peers route to it. Nothing when it is another's by now."""
+        if held is None or not any(held in ip_network(pool.spec.cidr) for pool in pools):
+            return ()
+        try:
+            return await self._allocator.assign(replace(request, addresses=(held,)))
+        except AddressError as error:
+            log.warning("The tunnel's address %s is lost, another one follows: %s", held, error)
+            return ()
 
     def annotations(self) -> dict[str, str | None]:
         """What the Node's annotations shall say about its tunnels; None for an absent one."""

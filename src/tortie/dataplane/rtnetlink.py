@@ -24,6 +24,7 @@ from tortie.dataplane.rtnetlink_links import (
     mac_bytes,
     mac_text,
     make_veth,
+    peer_mac,
     set_link,
     set_proxy_delay,
 )
@@ -132,6 +133,7 @@ __all__ = [
     "mac_text",
     "make_veth",
     "neighbours",
+    "peer_mac",
     "replace_forwarding",
     "replace_neighbour",
     "replace_route",

@@ -14,6 +14,7 @@ from tortie.dataplane.netlink import (
     NLM_F_EXCL,
     NLM_F_REPLACE,
     Message,
+    NetlinkError,
     Socket,
     as_text,
     as_u32,
@@ -30,6 +31,7 @@ RTM_SETNEIGHTBL = 67
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 20, 26, 27, 28
 IFLA_EXT_MASK, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 29, 31, 32
+IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 37, 46
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_INET_CONF = 1
@@ -219,6 +221,25 @@ def links(sock: Socket) -> list[Link]:
 def link_by_name(sock: Socket, name: str) -> Link:
     """One device. Raise NetlinkError with code ENODEV when there is none."""
     return _link(sock.get(RTM_GETLINK, _ifinfo() + text(IFLA_IFNAME, name), f"look up device {name}"))
+
+
+def peer_mac(sock: Socket, index: int) -> str:
+    """The hardware address of a veth's other end, which is in another namespace; empty when the kernel does
+    not tell (before Linux 4.16) or it is gone. Raise NetlinkError when there is no such device."""
+    payload = sock.get(RTM_GETLINK, _ifinfo(index), f"look up device {index}")
+    found = attributes(payload[_IFINFOMSG.size :])
+    if IFLA_LINK not in found or IFLA_LINK_NETNSID not in found:
+        return ""
+    elsewhere = attribute(IFLA_TARGET_NETNSID, found[IFLA_LINK_NETNSID])
+    try:
+        payload = sock.get(
+            RTM_GETLINK, _ifinfo(as_u32(found[IFLA_LINK])) + elsewhere, f"look up the peer of device {index}"
+        )
+    except NetlinkError:
+        return ""
+    other = attributes(payload[_IFINFOMSG.size :])
+    # An older kernel ignores what it does not know, and answers with a device of this namespace.
+    return mac_text(other.get(IFLA_ADDRESS, b"")) if IFLA_TARGET_NETNSID in other else ""
 
 
 def make_veth(sock: Socket, made: Message, name: str) -> tuple[int, int]:

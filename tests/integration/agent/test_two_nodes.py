@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tests.components.apiserver import ApiServer
 from tests.integration.agent.cluster import CalicoNode, Pod, calico_nodes, merge_patch
 from tests.integration.bgp.nodes import eventually, machines, running
 from tortie.bgp.control import BGPPeerStatus, BirdControl, BirdError
+from tortie.model.names import veth_name
 
 pytestmark = pytest.mark.root
 
@@ -182,6 +184,38 @@ def test_route_that_somebody_removed_comes_back(nodes: dict[str, CalicoNode], ap
     (other,) = blocks(apiserver, "tf-two")
     node.machine.net.ip("route", "del", other)
     eventually("the route", lambda: routes_to(node, other))
+
+
+def test_pods_routes_come_back_after_their_device_was_down(nodes: dict[str, CalicoNode]) -> None:
+    node = nodes["tf-one"]
+    with node.pod("flapped") as pod:
+        device = veth_name("default", pod.name)
+        for state in ("down", "up"):
+            node.machine.net.ip("link", "set", device, state)
+        assert not routes_to(node, f"{pod.address}/32")
+        eventually("route to the pod", lambda: bool(routes_to(node, f"{pod.address}/32")))
+        assert node.machine.net.run("ping", "-c", "1", "-W", "2", pod.address, check=False).returncode == 0
+        assert "PERMANENT" in node.machine.net.ip("neighbour", "show", pod.address, "dev", device)
+
+
+def test_tunnel_address_that_somebody_released_is_taken_again(
+    nodes: dict[str, CalicoNode], apiserver: ApiServer
+) -> None:
+    address = nodes["tf-one"].object()["metadata"]["annotations"]["projectcalico.org/IPv4VXLANTunnelAddr"]
+    handle = "/apis/crd.projectcalico.org/v1/ipamhandles/vxlan-tunnel-addr-tf-one"
+    released = apiserver.request("GET", handle)["metadata"]["uid"]
+    command = (sys.executable, "-m", "tortie.cli.main", "--kubeconfig", str(apiserver.kubeconfig))
+    subprocess.run([*command, "ipam", "release", "--ip", address], check=True, timeout=60)
+
+    def handles() -> list[str]:
+        items = apiserver.request("GET", handle.rpartition("/")[0])["items"]
+        return [
+            item["metadata"]["uid"] for item in items if item["metadata"]["name"] == handle.split("/")[-1]
+        ]
+
+    eventually("a new handle", lambda: bool(handles()) and handles() != [released])
+    annotations = nodes["tf-one"].object()["metadata"]["annotations"]
+    assert annotations["projectcalico.org/IPv4VXLANTunnelAddr"] == address
 
 
 def test_route_comes_back_although_objects_change_all_the_time(

@@ -9,7 +9,8 @@ from tortie.agent.tunnels import TunnelAddresses
 from tortie.datastore.memory import MemoryDatastore
 from tortie.ipam.allocator import Allocator
 from tortie.ipam.errors import NoAddressError
-from tortie.model.names import vtep_mac
+from tortie.ipam.request import AddressRequest
+from tortie.model.names import tunnel_handle_id, vtep_mac
 from tortie.model.nodeinfo import BGPNode
 from tortie.model.resources import IPAMHandle, IPPool, IPPoolSpec, Metadata, Node
 from tortie.routing.state import HostLink
@@ -55,6 +56,37 @@ async def test_restarted_agent_keeps_its_address() -> None:
     second = addresses(store)
     await second.ensure(frozenset({"vxlan"}), [VXLAN])
     assert second.own(OWN) == first.own(OWN)
+
+
+async def test_address_that_was_released_is_taken_again() -> None:
+    store = await cluster(VXLAN)
+    tunnels = addresses(store)
+    await tunnels.ensure(frozenset({"vxlan"}), [VXLAN])
+    held = tunnels.own(OWN).vxlan_tunnel
+    assert held is not None
+    await Allocator(store, "other").release_handle(tunnel_handle_id("vxlan", "n1"))
+    tunnels.doubt()
+    await tunnels.ensure(frozenset({"vxlan"}), [VXLAN])
+    assert tunnels.own(OWN).vxlan_tunnel == held
+    assert [handle.spec.handle_id for handle in (await store.list(IPAMHandle)).items] == [
+        tunnel_handle_id("vxlan", "n1")
+    ]
+
+
+async def test_address_that_is_anothers_by_now_is_replaced() -> None:
+    store = await cluster(VXLAN)
+    tunnels, others = addresses(store), Allocator(store, "n1")
+    await tunnels.ensure(frozenset({"vxlan"}), [VXLAN])
+    held = tunnels.own(OWN).vxlan_tunnel
+    assert held is not None
+    await others.release_handle(tunnel_handle_id("vxlan", "n1"))
+    await others.assign(AddressRequest("net.pod", {}, addresses=(held,)))
+    tunnels.doubt()
+    await tunnels.ensure(frozenset({"vxlan"}), [VXLAN])
+    found = tunnels.own(OWN).vxlan_tunnel
+    assert found not in (None, held)
+    annotations = (await store.get(Node, "n1")).metadata.annotations
+    assert annotations["projectcalico.org/IPv4VXLANTunnelAddr"] == str(found)
 
 
 async def test_tunnel_that_no_pool_needs_any_more_gives_its_address_back() -> None:
