@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 _STOP_SECONDS = 10.0
+_PORTS = (10000, 32768)  # the ephemeral ones begin where this ends
+_CHANCE = random.SystemRandom()
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")  # util-linux; prctl(2) PR_SET_PDEATHSIG
 
 
@@ -63,9 +66,16 @@ def tail(log: Path, lines: int = 30) -> str:
 
 
 def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
-    """TCP ports that are free now, all different. Between this and their use somebody else may take one."""
+    """TCP ports that are free now, all different. Between this and their use somebody else may take one.
+
+    They lie below the ephemeral range (ip-sysctl: ip_local_port_range): the outgoing connection of a client
+    that tries again and again could otherwise hold the port of the very daemon it waits for.
+    """
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind((address, 0))
-        return [sock.getsockname()[1] for sock in sockets]
+        found: list[int] = []
+        while len(found) < count:
+            sock = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                sock.bind((address, _CHANCE.randrange(*_PORTS)))
+                found.append(sock.getsockname()[1])
+        return found
