@@ -128,7 +128,8 @@ class PolicyWorker:
         computed = time.monotonic()
         if self._engine is None:
             self._engine = engine
-            self._dataplane.sync(_whole(delta))
+            took = self._dataplane.sync(_whole(delta))
+            log.info("Policy: rules %.0f ms, kernel %.0f ms", took.rules * 1e3, took.kernel * 1e3)
         else:
             # An empty one is applied as well: it makes up for one that the kernel refused.
             self._dataplane.apply(delta)

@@ -81,6 +81,7 @@ HOOK_OUTPUT = 3
 HOOK_POSTROUTING = 4
 POLICY_ACCEPT = 1
 
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 # An attribute's length has 16 bits: a list of elements must stay below.
 LIST_BYTES = 60000
 
@@ -290,18 +291,17 @@ def _elements(
 ) -> Iterator[Message]:
     kind, tried = message_type(message), f"{what} set {name}"
     head = body(NFPROTO_INET, text(NFTA_ELEM_TABLE, table), text(NFTA_ELEM_SET, name))
-    parts: list[bytes] = []
-    size = 0
     ordered = list(elements)
     if ordered and ordered[0].last:  # of ranges the kernel wants the lower first
         ordered.sort()
-    for element in ordered:
-        part = _element(element)
-        if size + len(part) > LIST_BYTES:
-            yield Message(kind, flags, head + block(NFTA_ELEM_ELEMENTS, *parts), tried)
-            parts, size = [], 0
-        parts.append(part)
+    parts: list[bytes] = []
+    size = 0
+    for part in map(_element, ordered):
         size += len(part)
+        if size > LIST_BYTES:
+            yield Message(kind, flags, head + block(NFTA_ELEM_ELEMENTS, *parts), tried)
+            parts, size = [], len(part)
+        parts.append(part)
     if parts:
         yield Message(kind, flags, head + block(NFTA_ELEM_ELEMENTS, *parts), tried)
 
@@ -326,22 +326,22 @@ def _jump_frame(length: int, code: int, name_length: int) -> tuple[bytes, bytes]
 
 
 def _element(element: Element) -> bytes:
-    if element.code is None:
-        before, behind = _element_frame(len(element.key))
-        wire = before + element.key + behind
-    elif element.chain:
-        chain = element.chain.encode()
-        before, between = _jump_frame(len(element.key), element.code, len(chain))
-        wire = before + element.key + between + chain + ZEROS[len(chain) & 3]
+    key, last, code, chain = element
+    if code is None:
+        before, behind = _element_frame(len(key))
+        wire = before + key + behind
+    elif chain:
+        name = chain.encode()
+        before, between = _jump_frame(len(key), code, len(name))
+        wire = before + key + between + name + ZEROS[len(name) & 3]
     else:
-        verdict = verdict_data(NFTA_ELEM_DATA, element.code)
-        wire = attribute(1, value(NFTA_ELEM_KEY, element.key) + verdict)
-    if element.last:
+        wire = attribute(1, value(NFTA_ELEM_KEY, key) + verdict_data(NFTA_ELEM_DATA, code))
+    if last:
         # The kernel has the first key, and a mark at the key behind the last; the highest key needs no mark.
-        end = int.from_bytes(element.last, "big") + 1
-        if end < 1 << 8 * len(element.last):
-            key = value(NFTA_ELEM_KEY, end.to_bytes(len(element.last), "big"))
-            wire += attribute(1, be32(NFTA_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END) + key)
+        end = int.from_bytes(last, "big") + 1
+        if end < 1 << 8 * len(last):
+            end_key = value(NFTA_ELEM_KEY, end.to_bytes(len(last), "big"))
+            wire += attribute(1, be32(NFTA_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END) + end_key)
     return wire
 
 
@@ -349,8 +349,9 @@ def rule_messages(table: str, chain: str, content: Sequence[bytes]) -> Iterator[
     """Append all rules of a chain."""
     if content:
         head = _rule_head(table, chain)
+        flags = NLM_F_CREATE | NLM_F_APPEND
         for number, expressions in enumerate(content, 1):
-            whole = head + attribute(NFTA_RULE_EXPRESSIONS, expressions)
-            yield Message(
-                _NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, whole, f"add rule {number} of chain {chain}"
-            )
+            # What is in a list of expressions is padded already.
+            size = _ATTRIBUTE.pack(4 + len(expressions), NFTA_RULE_EXPRESSIONS)
+            tried = f"add rule {number} of chain {chain}"
+            yield Message(_NEW_RULE, flags, head + size + expressions, tried)

@@ -8,6 +8,7 @@ Transactions go through `nfnetlink`, as the kernel's own messages: no text to es
 import gc
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,14 @@ log = logging.getLogger(__name__)
 
 SYNC_ATTEMPTS = 3  # somebody else may change our table between reading it and replacing it
 CHECK_ATTEMPTS = 3  # a change may come between reading the table and comparing it
+
+
+@dataclass(frozen=True, slots=True)
+class SyncTimes:
+    """What a sync took, in seconds: until the table's rules were written, and until the kernel had them."""
+
+    rules: float
+    kernel: float
 
 
 class PolicyDataplane:
@@ -80,15 +89,18 @@ class PolicyDataplane:
             if self._loaded:
                 self._replace()
 
-    def sync(self, state: PolicyState) -> None:
+    def sync(self, state: PolicyState) -> SyncTimes:
         """Make the table this state, whatever it is now, in one transaction. Raise DataplaneError."""
         with self._lock, _no_collection():
+            begin = time.perf_counter()
             before = self._addresses()
             self._ruleset.load(state)
             self._pending.interfaces |= set(state.workloads)
             if before:
                 self._pending.gone |= before - self._addresses()
+            written = time.perf_counter()
             self._replace()
+            return SyncTimes(written - begin, time.perf_counter() - written)
 
     def apply(self, delta: PolicyDelta) -> None:
         """Change the table in one transaction. When the kernel refuses, because somebody else changed the

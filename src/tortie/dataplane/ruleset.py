@@ -257,21 +257,16 @@ class Ruleset:
             self._sources.pop(identity, None)
 
     def _change_elements(
-        self, name: str, added: Iterable[Element], removed: Iterable[Element], update: Update
+        self, name: str, added: set[Element] | None, removed: set[Element] | None, update: Update
     ) -> None:
         """Note elements that really join and leave a set, and keep `members`."""
         members = self.members[name]
-        leaving = members.intersection(removed)
-        joining = set(added) - members
-        members -= leaving
-        members |= joining
-        for noted, found in ((update.removed, leaving), (update.added, joining)):
-            if found:
-                known = noted.get(name)
-                if known is None:
-                    noted[name] = found
-                else:
-                    known |= found
+        if removed and (leaving := members.intersection(removed)):
+            members -= leaving
+            _note(update.removed, name, leaving)
+        if added and (joining := added - members):
+            members |= joining
+            _note(update.added, name, joining)
 
     def _change_policies(self, delta: PolicyDelta, rewrite: set[str]) -> set[str]:
         """Take new rules; return the chains of policies that began or ceased to pass."""
@@ -356,12 +351,12 @@ class Ruleset:
         for name, after in new_elements.items():
             before = old_elements.get(name)
             if before is None:
-                self._change_elements(name, after, (), update)
+                self._change_elements(name, after, None, update)
             elif before != after:
                 self._change_elements(name, after - before, before - after, update)
         for name, before in old_elements.items():
             if name not in new_elements:
-                self._change_elements(name, (), before, update)
+                self._change_elements(name, None, before, update)
 
     def _settle_chains(self, update: Update) -> None:
         """Chains that the last endpoint has left go."""
@@ -468,7 +463,7 @@ class Ruleset:
             content = self._shares[share] = self._content(share)
             if content:
                 self.members[name] |= content
-                update.added.setdefault(name, set()).update(content)
+                _note(update.added, name, content)
         elif not needed and share in self._shares:
             content = self._shares.pop(share)
             same = (SharedSet(share.id, kind, family) for kind in SetKind for family in FAMILIES)
@@ -491,3 +486,11 @@ class Ruleset:
             return set()
         tag = self._tags.of(kernel_set.id) if isinstance(kernel_set, SharedSet) else b""
         return elements(known.members, kernel_set, tag)
+
+
+def _note(noted: dict[str, set[Element]], name: str, found: set[Element]) -> None:
+    known = noted.get(name)
+    if known is None:
+        noted[name] = set(found)
+    else:
+        known |= found

@@ -5,11 +5,10 @@ numbered and named ports together. It becomes none where it can never match (IPv
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from ipaddress import IPv4Network, IPv6Network
-from itertools import product
 from typing import Final
 
 from tortie.dataplane import nfnetlink_expressions as nft
@@ -140,32 +139,35 @@ class Rendering:
         self.used: set[KernelSet] = set()
 
     def rules(self, policy: Iterable[Rule]) -> tuple[bytes, ...]:
-        """All rules in order."""
-        return tuple(expressions for rule in policy for expressions in self.rule(rule))
+        """All rules in order, each as many as it has alternatives."""
+        found: list[bytes] = []
+        for rule in policy:
+            end = self._verdicts.of(rule.action)
+            for family in _families(rule):
+                self._write(rule, family, end, found)
+        return tuple(found)
 
-    def rule(self, rule: Rule) -> Iterator[bytes]:
-        """One rule: as many as it has alternatives."""
-        end = self._verdicts.of(rule.action)
-        for family in _families(rule):
-            for protocol in _protocols(rule):
-                for conditions in self._matches(rule, family, protocol):
-                    yield conditions + end
-
-    def _matches(self, rule: Rule, family: int | None, protocol: int | None) -> Iterator[bytes]:
-        head = _head(family, protocol, rule.not_protocol)
-        sides = []
-        for peer, source in ((rule.source, True), (rule.destination, False)):
-            addresses = self._addresses(peer, family, source=source)
-            ports = self._ports(peer, family, source=source)
-            if addresses is None or not ports:
-                return
-            head += addresses
-            sides.append(ports)
-        tail = b""
+    def _write(self, rule: Rule, family: int | None, end: bytes, found: list[bytes]) -> None:
+        """Append a rule's alternatives for one family, or for both; none when nothing can match."""
+        addresses = self._addresses(rule.source, family, source=True)
+        if addresses is None:
+            return
+        destination = self._addresses(rule.destination, family, source=False)
+        if destination is None:
+            return
+        addresses += destination
+        source_ports = self._ports(rule.source, family, source=True)
+        destination_ports = self._ports(rule.destination, family, source=False)
+        tail = end
         if rule.icmp is not None or rule.not_icmp is not None:
-            tail = _icmp(rule.icmp, equal=True) + _icmp(rule.not_icmp, equal=False)
-        for of_source, of_destination in product(*sides):
-            yield b"".join((head, of_source, of_destination, tail))
+            tail = _icmp(rule.icmp, equal=True) + _icmp(rule.not_icmp, equal=False) + end
+        for protocol in _protocols(rule):
+            head = _head(family, protocol, rule.not_protocol)
+            for of_source in source_ports:
+                found += [
+                    b"".join((head, addresses, of_source, of_destination, tail))
+                    for of_destination in destination_ports
+                ]
 
     def _addresses(self, peer: Peer, family: int | None, *, source: bool) -> bytes | None:
         """Conditions on a side's address; None when no address of the family can fulfil them."""

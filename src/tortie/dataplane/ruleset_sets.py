@@ -74,10 +74,6 @@ class SharedSet(NamedTuple):
     kind: SetKind
     family: int
 
-    def __hash__(self) -> int:
-        """That of the set of policy: cheap, and one is rarely here twice."""
-        return hash(self.id)
-
     @property
     def name(self) -> str:
         """Name of the kernel's set."""

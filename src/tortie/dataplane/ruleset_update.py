@@ -46,15 +46,8 @@ def passing_purposes(rules: PolicyRules) -> Iterator[Purpose]:
 
 def sets_of(rules: Iterable[Rule]) -> frozenset[SetID]:
     """Every set that the rules name."""
-    return frozenset(
-        identity
-        for rule in rules
-        for peer in (rule.source, rule.destination)
-        for identity in (
-            *peer.sets,
-            *peer.not_sets,
-            *peer.named_ports,
-            *peer.not_named_ports,
-            *peer.service_ports,
-        )
-    )
+    found: set[SetID] = set()
+    for rule in rules:
+        for peer in (rule.source, rule.destination):
+            found.update(peer.sets, peer.not_sets, peer.named_ports, peer.not_named_ports, peer.service_ports)
+    return frozenset(found)

@@ -30,6 +30,8 @@ class Action(StrEnum):
 class SetKind(StrEnum):
     """What a set's members are."""
 
+    __hash__ = str.__hash__  # that of an enumeration is written in Python, and asked often
+
     NETWORKS = "networks"  # Network; an address is a /32 or /128
     NAMED_PORT = "named-port"  # NamedPort: address, protocol, port
 
