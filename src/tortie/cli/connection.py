@@ -156,7 +156,11 @@ def ask(settings: Settings, question: Callable[[Datastore], Awaitable[T]]) -> T:
 
 def ask_objects(settings: Settings, question: Callable[[Objects], Awaitable[T]]) -> T:
     """The same, with the datastore's objects as documents."""
-    return _run(settings, lambda store, backend: question(Objects(store, backend)))
+    return _run(settings, lambda store, backend: question(Objects(store, backend, _warn)))
+
+
+def _warn(text: str) -> None:
+    click.echo(f"Warning: {text}", err=True)
 
 
 def _run(settings: Settings, question: Callable[[Datastore, Backend], Awaitable[T]]) -> T:

@@ -32,7 +32,7 @@ from tortie.cli.documents import (
 )
 from tortie.cli.kinds import KINDS, Backend, Kind, Verb, kind_titled
 from tortie.cli.kubernetes_policies import PREFIX
-from tortie.cli.pools import retire
+from tortie.cli.pools import addresses_in_use, retire
 from tortie.datastore.interface import (
     AlreadyExistsError,
     ConflictError,
@@ -63,8 +63,11 @@ class Found:
 class Objects:
     """The objects of one datastore."""
 
-    def __init__(self, store: Datastore, backend: Backend) -> None:
+    def __init__(
+        self, store: Datastore, backend: Backend, warn: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.store = store
+        self.warn = warn
         self.backend = backend
 
     async def list(self, kind: Kind, namespace: str = "") -> Found:
@@ -166,6 +169,11 @@ class Objects:
             refuse_tier_in_use(name, await self._policies())
         if version and version != stored.metadata.resource_version:
             raise RefusedError(_out_of_date(kind, name, version, stored.metadata.resource_version))
+        if kind.title == "IPPool" and (count := await addresses_in_use(self.store, stored)):
+            self.warn(
+                f"IPPool {name}: {count} of its addresses are in use, to which other nodes have no route "
+                "any more; delete their pods, so that new ones get addresses of another pool"
+            )
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 if kind.title == "IPPool":

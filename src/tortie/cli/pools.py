@@ -38,6 +38,20 @@ async def retire(store: Datastore, pool: R) -> R:
     return pool
 
 
+async def addresses_in_use(store: Datastore, pool: Resource) -> int:
+    """How many addresses of the pool are allocated."""
+    try:
+        cidr = ip_network(spec_of(pool).get("cidr", ""), strict=False)
+    except ValueError:
+        return 0
+    return sum(
+        index is not None
+        for block in (await store.list(IPAMBlock)).items
+        if _inside(block.spec.cidr, cidr)
+        for index in block.spec.allocations
+    )
+
+
 def _inside(text: str, pool: IPv4Network | IPv6Network) -> bool:
     block = ip_network(text, strict=False)
     return block.version == pool.version and block.network_address in pool
