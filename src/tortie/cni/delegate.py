@@ -79,11 +79,8 @@ class Delegate:
             raise _failure(request, f"its answer is not a result: {error}") from error
         where = f"the answer of {request.config.ipam.type}"
         addresses = in_order([interface_of(item.address, where).ip for item in result.ips])
-        if not addresses or len({item.version for item in addresses}) != len(addresses):
-            shown = ", ".join(map(str, addresses)) or "none"
-            raise _failure(
-                request, f"it gave {shown}; one address of each family is possible, and one needed"
-            )
+        if not addresses:
+            raise _failure(request, "it gave no address; one is needed")
         return Assignment(addresses, destinations(request, [item.dst for item in result.routes]), result.dns)
 
     async def release(self, request: Request, process: int | None) -> None:

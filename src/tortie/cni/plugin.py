@@ -319,9 +319,13 @@ class Plugin:
 
     async def _del(self, request: Request, payload: bytes, process: int) -> None:
         """The interface now; the address after the answer, when the journal holds the DEL until then."""
-        await self._annotations.drop(request)
         kept = await outcome(self._keep(request, payload))
-        await self._removal.detach(request)
+        shared = await self._removal.detach(request)
+        if shared and not isinstance(kept, Exception):
+            self._journal.drop(kept)
+            return
+        if not shared:
+            await self._annotations.drop(request)
         if not isinstance(kept, Exception):
             task = asyncio.create_task(self._finish(request, kept))
             self._unfinished[kept] = task
@@ -329,7 +333,7 @@ class Plugin:
             return
         try:
             async with self._turns.of(request.handle):
-                await self._removal.release(request, process)
+                await self._removal.release(request, process, shared=shared)
         except (DatastoreError, LockedError, TimeoutError) as error:
             raise CNIError(errors.TRY_LATER, f"{error}; and the DEL cannot be kept: {kept}") from error
         log.info("removed %s", request)

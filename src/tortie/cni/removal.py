@@ -86,21 +86,34 @@ class Removal:
         Raise DataplaneError, DatastoreError, LockedError or CNIError; repeating it continues.
         """
         # The interface first: an address is free for others only when nothing here answers for it.
-        await self.detach(request)
-        await self.release(request, process)
+        shared = await self.detach(request)
+        await self.release(request, process, shared=shared)
 
-    async def detach(self, request: Request) -> None:
-        """Take the interface out of service. Raise DataplaneError."""
-        if request.makes_interface:
-            await self._detach(
-                Departure(request.host_name, request.container_id, request.ifname, request.config.name)
-            )
+    async def detach(self, request: Request) -> bool:
+        """Take the interface out of service; return whether the container has another one in this network.
 
-    async def release(self, request: Request, process: int | None) -> None:
-        """Give the addresses back; the caller has the handle's turn.
+        So it is after the refused ADD of a second interface. Raise DataplaneError.
+        """
+        if not request.makes_interface:
+            return False
+        name, owner, network = request.host_name, request.container_id, request.config.name
+        if await self._detach(Departure(name, owner, request.ifname, network)):
+            return False
+        return any(
+            (departure.host_name, departure.owner, departure.network) == (name, owner, network)
+            for departure in await self._interfaces.standing()
+        )
+
+    async def release(self, request: Request, process: int | None, *, shared: bool = False) -> None:
+        """Give the addresses back; the caller has the handle's turn. `shared` is what `detach` returned.
 
         Raise DatastoreError, LockedError or CNIError.
         """
+        if shared:  # addresses are accounted to containers, so they are the other interface's
+            log.info("the addresses of %s stay with its other interface", request)
+            if request.config.delegates:  # that plugin accounts for each interface
+                await self._release(request, process)
+            return
         if not request.config.delegates:
             await self._cluster.require_unlocked()
         async with asyncio.TaskGroup() as group:
@@ -110,13 +123,15 @@ class Removal:
             log.warning("annotations of pod %s stay: %s", request.pod, cleared.result())
         value(released.result())
 
-    async def _detach(self, departure: Departure) -> None:
+    async def _detach(self, departure: Departure) -> bool:
+        """Return whether no container has the host end's name now."""
         free = await self._interfaces.detach(departure)
         if free and self._policy is not None:
             await self._policy.endpoint_gone(departure.host_name)
         if free and self._floating is not None:
             # Before the address can be another pod's.
             await self._floating.endpoint_gone(departure.host_name)
+        return free
 
     async def _release(self, request: Request, process: int | None) -> None:
         if request.config.delegates:

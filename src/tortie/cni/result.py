@@ -18,7 +18,9 @@ _WITH_FAMILY = frozenset({"0.3.1", "0.4.0"})
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a container gets: at most one address of each family, IPv4 first, and where it sends to."""
+    """What a container gets: addresses, IPv4 first, and where it sends to.
+
+    Of each family at most one; only another IPAM plugin may give several."""
 
     addresses: tuple[Address, ...]
     routes: tuple[Network, ...] = DEFAULT_ROUTES

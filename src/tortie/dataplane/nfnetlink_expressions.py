@@ -29,12 +29,14 @@ NFT_META_NFPROTO = 15
 NFT_META_L4PROTO = 16
 
 NFT_CT_STATE = 0
+NFT_CT_STATUS = 2
 NFT_CT_MARK = 3
 # Bits of NFT_CT_STATE (linux/netfilter/nf_conntrack_common.h): 1 << ctinfo % IP_CT_IS_REPLY + 1; invalid is 1
 CT_INVALID = 1
 CT_ESTABLISHED = 2
 CT_RELATED = 4
 CT_NEW = 8
+IPS_DST_NAT = 1 << 5  # a bit of NFT_CT_STATUS, from the same header
 
 NFT_PAYLOAD_NETWORK_HEADER = 1
 NFT_PAYLOAD_TRANSPORT_HEADER = 2

@@ -16,6 +16,7 @@ from tortie.dataplane.nfnetlink_objects import (
     HOOK_FORWARD,
     HOOK_INPUT,
     HOOK_OUTPUT,
+    HOOK_POSTROUTING,
     HOOK_PREROUTING,
     TYPE_IFNAME,
     Hook,
@@ -27,11 +28,13 @@ from tortie.dataplane.ruleset_rules import (
     ICMP6,
     UDP,
     address,
+    clear_mark,
     if_family,
     if_mark,
     if_protocol,
     in_network,
     port,
+    set_mark,
 )
 from tortie.dataplane.ruleset_sets import (
     ADDRESS_BYTES,
@@ -58,14 +61,16 @@ BASE_CHAINS = {
     "forward_to": Hook(HOOK_FORWARD, FILTER),
     "service_loop": Hook(HOOK_FORWARD, BEHIND_OTHERS),
     "output": Hook(HOOK_OUTPUT, FILTER),
+    "output_translated": Hook(HOOK_POSTROUTING, MANGLE),
 }
 WORKLOAD_SOURCES = "workload_sources"
 WORKLOAD_EGRESS = "workload_egress"
 WORKLOAD_INGRESS = "workload_ingress"
 
 IPIP = 4  # IANA protocol number
-# Neighbour and multicast discovery (RFC 4861, RFC 2710), without which IPv6 does not work at all.
-DISCOVERY_TYPES = (130, 136)
+# Neighbour and multicast discovery (RFC 4861, RFC 2710), without which IPv6 does not work at all. Between
+# them stand router advertisements (134): a workload is no router, and could draw the node's traffic to it.
+DISCOVERY_TYPES = ((130, 133), (135, 136))
 LINK_LOCAL = "fe80::/10"
 
 _IFNAME = (TYPE_IFNAME, IFNAMSIZ)
@@ -163,15 +168,14 @@ class _Base:
                 *self._host(HostMap.FORWARD_OUT),
             ),
             "service_loop": tuple(self._service_loop()),
-            "output": (
-                cut,
-                established,
-                # The node reaches its own pods (kubelet's probes): who has the node needs no way in.
-                to_pod + nft.meta(nft.NFT_META_OIFNAME) + nft.lookup(ends.WORKLOADS) + ACCEPT,
-                to_pod + DROP,
-                *self._tunnels(source=False),
-                *self._host(HostMap.OUTPUT),
-            ),
+            "output": (cut, established, *self._translated(), *self._output(to_pod)),
+            "output_translated": (
+                if_mark(settings.translated, given=False) + ACCEPT,
+                clear_mark(settings.translated),
+                *self._output(to_pod),
+            )
+            if self._hosts
+            else (),
             WORKLOAD_SOURCES: tuple(_sources()),
             WORKLOAD_EGRESS: (
                 if_state(nft.CT_INVALID) + DROP,
@@ -193,6 +197,28 @@ class _Base:
             chains |= self._failsafes()
         return BaseParts(chains, frozenset(self._used))
 
+    def _output(self, to_pod: bytes) -> list[bytes]:
+        """What the node itself sends, by the interface it leaves by."""
+        return [
+            # The node reaches its own pods (kubelet's probes): who has the node needs no way in.
+            to_pod + nft.meta(nft.NFT_META_OIFNAME) + nft.lookup(ends.WORKLOADS) + ACCEPT,
+            to_pod + DROP,
+            *self._tunnels(source=False),
+            *self._host(HostMap.OUTPUT),
+        ]
+
+    def _translated(self) -> list[bytes]:
+        """What the node sends to a service gets another destination in the output hook, and with it another
+        interface, which the hook does not see. Host endpoints are asked behind the routing."""
+        if not self._hosts:
+            return []
+        translated = (
+            nft.conntrack(nft.NFT_CT_STATUS)
+            + nft.mask(_U32.pack(nft.IPS_DST_NAT))
+            + nft.compare(bytes(4), equal=False)
+        )
+        return [translated + set_mark(self._settings.translated) + ACCEPT]
+
     def _host(self, target: HostMap, *before: bytes) -> list[bytes]:
         """Host endpoints at one hook: the interface's own, else the wildcard's."""
         if not self._hosts:
@@ -210,7 +236,8 @@ class _Base:
         return rules
 
     def _tunnels(self, *, source: bool) -> list[bytes]:
-        """IP-in-IP and VXLAN between the nodes are not for host policy; from others they are dropped."""
+        """IP-in-IP and VXLAN between the nodes are not for host policy; from others they are dropped. Over
+        IPv6 the nodes have no tunnels, and those that somebody else has (RFC 2473) are left alone."""
         peers = self._settings.tunnel_peers
         if peers is None:
             return []
@@ -219,10 +246,10 @@ class _Base:
         )
         literal = LiteralNetworks(tuple(sorted(n for n in peers if n.version == 4)), 4)
         self._used.add(literal)
-        match = if_family(4) + address(4, source=source) + nft.lookup(literal.name)
-        rules = [if_protocol(IPIP) + match + ACCEPT, vxlan + match + ACCEPT]
+        peer = address(4, source=source) + nft.lookup(literal.name)
+        rules = [if_family(4) + tunnel + peer + ACCEPT for tunnel in (if_protocol(IPIP), vxlan)]
         if source:
-            rules += [if_protocol(IPIP) + DROP, vxlan + DROP]
+            rules += [if_family(4) + tunnel + DROP for tunnel in (if_protocol(IPIP), vxlan)]
         return rules
 
     def _service_loop(self) -> list[bytes]:
@@ -276,8 +303,9 @@ def _discovery() -> list[bytes]:
         if_family(6)
         + if_protocol(ICMP6)
         + nft.payload(nft.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1)
-        + nft.within(*(bytes((kind,)) for kind in DISCOVERY_TYPES))
+        + nft.within(bytes((first,)), bytes((last,)))
         + ACCEPT
+        for first, last in DISCOVERY_TYPES
     ]
 
 

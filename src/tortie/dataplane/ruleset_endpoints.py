@@ -104,6 +104,12 @@ class Settings:
         return self._bit(1)
 
     @property
+    def translated(self) -> int:
+        """Packet mark: sent by the node to an address that was translated; asked about behind the routing. It
+        is the same bit as the connection mark `cut`."""
+        return self._bit(2)
+
+    @property
     def cut(self) -> int:
         """Connection mark: policy denies this connection since it was established."""
         return self._bit(2)

@@ -44,9 +44,10 @@ class WorkloadLink:
     """What a pod's interface should be.
 
     `namespace` is a descriptor of the container's network namespace; `owner` is the container id and
-    `network` the CNI configuration's name; `addresses` has at most one of each family; `mtu` is in bytes (0,
-    for a check only: any); `mac` None means any; `forward` is the container's ip_forward; `routes` are the
-    destinations that the container reaches through us; `queues` of the host end, 0 for the usual one.
+    `network` the CNI configuration's name; `addresses` has at most one of each family, unless another IPAM
+    plugin gave several; `mtu` is in bytes (0, for a check only: any); `mac` None means any; `forward` is the
+    container's ip_forward; `routes` are the destinations that the container reaches through us; `queues` of
+    the host end, 0 for the usual one.
     """
 
     host_name: str

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from tortie.model.constants import LABEL_NAMESPACE, LABEL_SERVICE_ACCOUNT
@@ -345,7 +346,7 @@ def _peer(entity: EntityRule, path: str, namespace: str, protocol: int | None, s
     not_ports, not_named = _ports(entity.not_ports, f"{path}.notPorts", protocol, selector, sets)
     return Peer(
         networks=_networks(entity.nets, f"{path}.nets"),
-        not_networks=_networks(entity.not_nets, f"{path}.notNets"),
+        not_networks=_excluded(_networks(entity.not_nets, f"{path}.notNets")),
         sets=tuple(members),
         not_sets=tuple(excluded),
         ports=ports,
@@ -358,6 +359,7 @@ def _peer(entity: EntityRule, path: str, namespace: str, protocol: int | None, s
 
 _NOTHING: Final = EntityRule()
 EMPTY_PEER: Final = Peer()
+EVERYTHING: Final[Mapping[int, Network]] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
 
 
 def _service(entity: EntityRule, path: str, namespace: str) -> ServiceSet:
@@ -381,6 +383,12 @@ def _networks(texts: Iterable[str], path: str) -> tuple[Network, ...]:
         except ValueError as error:
             raise UnreadableError(Problem(f"{path}[{position}]", text, str(error))) from error
     return tuple(found)
+
+
+def _excluded(networks: tuple[Network, ...]) -> tuple[Network, ...]:
+    """`notNets` of one IP version make a rule one of that version, as `nets` do: the other is excluded."""
+    versions = {network.version for network in networks}
+    return (*networks, EVERYTHING[10 - versions.pop()]) if len(versions) == 1 else networks
 
 
 def _ports(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from tortie.model.constants import LABEL_NAMESPACE
+from tortie.model.constants import LABEL_NAMESPACE, LABEL_SERVICE_ACCOUNT
 from tortie.model.endpoints import WorkloadEndpoint
 from tortie.model.policies import GlobalNetworkSet, HostEndpoint, NetworkSet
 from tortie.model.policy_natives import EndpointSlice, Namespace, ServiceAccount
@@ -18,6 +18,7 @@ from tortie.policy.state import Action, Member, NamedPort, Network, PolicyKey, P
 
 PREFIX_NAMESPACE: Final = "pcns."
 PREFIX_SERVICE_ACCOUNT: Final = "pcsa."
+_INHERITED: Final = (PREFIX_NAMESPACE, PREFIX_SERVICE_ACCOUNT)
 LABEL_NAME: Final = "projectcalico.org/name"  # inherited: the namespace's or account's name
 PROFILE_DEFAULT_ALLOW: Final = "projectcalico-default-allow"
 PROFILE_KIND: Final = "Profile"
@@ -109,6 +110,14 @@ def effective_labels(item: Item, profiles: Mapping[str, Profile]) -> Mapping[str
     return labels
 
 
+def _own_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """Labels without those that only a namespace or service account gives: who may write a pod's labels must
+    not choose to which namespace's policies it is a friend."""
+    if any(name.startswith(_INHERITED) for name in labels):
+        return {name: value for name, value in labels.items() if not name.startswith(_INHERITED)}
+    return labels
+
+
 def workload_id(endpoint: WorkloadEndpoint) -> ItemID:
     """By pod, or by interface where the container belongs to no pod."""
     return KIND_WORKLOAD, endpoint.metadata.namespace, endpoint.spec.pod or endpoint.spec.interface_name
@@ -117,9 +126,12 @@ def workload_id(endpoint: WorkloadEndpoint) -> ItemID:
 def workload_item(endpoint: WorkloadEndpoint, allowed_sources: tuple[Network, ...] = ()) -> Item:
     """The item of a pod's endpoint."""
     metadata, spec = endpoint.metadata, endpoint.spec
+    labels = _own_labels(metadata.labels)
+    if labels.get(LABEL_SERVICE_ACCOUNT, spec.service_account_name) != spec.service_account_name:
+        labels = {name: value for name, value in labels.items() if name != LABEL_SERVICE_ACCOUNT}
     return Item(
         id=workload_id(endpoint),
-        labels=metadata.labels,
+        labels=labels,
         profiles=tuple(spec.profiles),
         networks=_networks(spec.ip_networks),
         ports=_ports((port.name, port.protocol, port.port) for port in spec.ports),
@@ -147,6 +159,8 @@ def network_set_item(resource: NetworkSet | GlobalNetworkSet) -> Item:
     """The item of a network set; one of a namespace inherits the namespace's labels."""
     metadata = resource.metadata
     labels: dict[str, str] = dict(metadata.labels)
+    if isinstance(resource, NetworkSet):
+        labels = dict(_own_labels(labels))
     labels.pop(LABEL_NAMESPACE, None)  # only the namespace itself may say that
     profiles: tuple[str, ...] = ()
     if isinstance(resource, NetworkSet):

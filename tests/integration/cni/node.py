@@ -55,6 +55,7 @@ class TestNode:
         self.floating: FloatingAddresses | None = None
         self.watched: Watched | None = None
         self.limited = ""
+        self.mtu = MTU  # of pods, as the agent knows it
         self.journal = directory / "journal"
         self.api: ApiServer | None = None
         self.proxy: Proxy | None = None
@@ -68,7 +69,7 @@ class TestNode:
             node=NODE,
             datastore=self.datastore,
             allocator=self.allocator,
-            default_mtu=lambda: MTU,
+            default_mtu=lambda: self.mtu,
             workloads=self.workloads,
             policy=self.policy,
             floating=self.floating,

@@ -204,9 +204,11 @@ async def test_a_configuration_for_another_node_is_refused(
     node: TestNode, sandboxes: list[Namespace]
 ) -> None:
     await node.add_pod("web")
-    code, sentence = await refused(node, sandboxes[0], config={"nodename": "somebody-else"})
-    assert code == 7
-    assert "somebody-else" in sentence
+    for field in ("nodename", "hostname"):
+        code, sentence = await refused(node, sandboxes[0], config={field: "somebody-else"})
+        assert code == 7
+        assert f"{field} is 'somebody-else'" in sentence
+    await add(node, sandboxes[0], config={"nodename": "worker-01", "hostname": "worker-01"})
 
 
 # --- other plugins ---

@@ -92,6 +92,7 @@ def test_allowed_sources_are_networks() -> None:
         ({wishes.ANNOTATION_ADDRESSES: '["10.5.0.1","10.5.0.2"]'}, {}, 7, "one address of each family"),
         ({wishes.ANNOTATION_ADDRESSES: '["10.5.0.1"]'}, {"ipam": {"type": "host-local"}}, 7, "host-local"),
         ({wishes.ANNOTATION_ADDRESSES_NO_IPAM: '["10.5.0.1"]'}, {}, 7, "ip_addrs_no_ipam"),
+        ({wishes.ANNOTATION_ADDRESSES_NO_IPAM: '["10.5.0.1","10.5.0.2"]'}, NO_IPAM, 7, "one address of each"),
         (
             {
                 wishes.ANNOTATION_ADDRESSES_NO_IPAM: '["10.5.0.1"]',
