@@ -21,6 +21,7 @@ from tortie.datastore.interface import Datastore
 from tortie.datastore.kubernetes import connect
 from tortie.datastore.memory import MemoryDatastore
 from tortie.ipam.allocator import Allocator
+from tortie.model.names import veth_name
 from tortie.model.resources import (
     ClusterInformation,
     ClusterInformationSpec,
@@ -37,6 +38,7 @@ from tortie.model.resources import (
 NODE = "worker-01"
 ADDRESS = "192.0.2.1"
 MTU = 1450
+BOTH = {"ipam": {"type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": "true"}}
 CONFIG: dict[str, Any] = {"cniVersion": "1.0.0", "name": "k8s-pod-network", "type": "calico"}
 
 
@@ -215,3 +217,59 @@ async def eventually(condition: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.02)
     raise AssertionError("it did not come about within 30 seconds")
+
+
+def path(sandbox: Namespace) -> str:
+    """What CNI_NETNS says of a container."""
+    return str(sandbox.path)
+
+
+def address_of(result: dict[str, Any]) -> str:
+    """The first address of an ADD's result."""
+    return str(result["ips"][0]["address"]).removesuffix("/32")
+
+
+async def assert_nothing_is_left(node: TestNode) -> None:
+    """No interface, route, handle or address."""
+    await node.idle()
+    await eventually(lambda: node.host.devices() == [])
+    assert node.host.json("route") == []
+    assert await node.handles() == []
+    assert await node.allocated() == 0
+
+
+def memory(node: TestNode) -> MemoryDatastore:
+    """The node's datastore, to which faults can be told."""
+    assert isinstance(node.datastore, MemoryDatastore)
+    return node.datastore
+
+
+@asynccontextmanager
+async def running_with_both(directory: Path) -> AsyncIterator[TestNode]:
+    """A node with a pool of either family, that forwards both."""
+    async with running(directory) as made:
+        six = IPPoolSpec(cidr="fd00:5::/64", block_size=122)
+        await made.datastore.create(IPPool(metadata=Metadata(name="six"), spec=six))
+        made.host.exec("sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=1")
+        yield made
+
+
+def addresses(result: dict[str, Any]) -> list[str]:
+    """All addresses of an ADD's result."""
+    return [item["address"].partition("/")[0] for item in result["ips"]]
+
+
+async def add(node: TestNode, sandbox: Namespace, pod: str = "web", **options: Any) -> list[str]:
+    """ADD must succeed; the addresses."""
+    status, result = await node.cni("ADD", f"c-{pod}", netns=path(sandbox), pod=pod, **options)
+    assert status == 0, result
+    return addresses(result)
+
+
+async def refused(node: TestNode, sandbox: Namespace, pod: str = "web", **options: Any) -> tuple[int, str]:
+    """ADD must fail and leave nothing; code and sentence."""
+    status, error = await node.cni("ADD", f"c-{pod}", netns=path(sandbox), pod=pod, **options)
+    assert status == 1, error
+    await eventually(lambda: veth_name("default", pod) not in node.host.devices())
+    assert f"k8s-pod-network.c-{pod}" not in await node.handles()
+    return error["code"], error["msg"]

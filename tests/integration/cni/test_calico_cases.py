@@ -1,13 +1,13 @@
 """Cases of Calico's CNI tests that no other test is about: through the real shim into real namespaces."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from tests.integration.cni.node import MTU, TestNode, eventually, running
+from tests.integration.cni.node import MTU, TestNode, eventually, path, running
 from tests.integration.dataplane.namespaces import Namespace, namespaces
 from tortie.cni import wishes
 from tortie.cni.delegate import NodeRanges
@@ -27,16 +27,6 @@ async def node(tmp_path: Path) -> AsyncIterator[TestNode]:
         six = IPPoolSpec(cidr="fd00:5::/64", block_size=122)
         await made.datastore.create(IPPool(metadata=Metadata(name="six"), spec=six))
         yield made
-
-
-@pytest.fixture
-def sandboxes() -> Iterator[list[Namespace]]:
-    with namespaces(2) as made:
-        yield made
-
-
-def path(sandbox: Namespace) -> str:
-    return str(sandbox.path)
 
 
 def addresses(result: dict[str, Any]) -> list[str]:

@@ -1,14 +1,14 @@
 """Cases of Calico's tests of addresses and pools that no other test is about, through the real shim."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.cni.node import TestNode, running
-from tests.integration.dataplane.namespaces import Namespace, namespaces
+from tests.integration.cni.node import TestNode, path, running
+from tests.integration.dataplane.namespaces import Namespace
 from tortie.cni import wishes
 from tortie.ipam.request import AddressRequest
 from tortie.model.policy_natives import Namespace as NamespaceObject
@@ -25,16 +25,6 @@ async def node(tmp_path: Path) -> AsyncIterator[TestNode]:
         six = IPPoolSpec(cidr="fd00:5::/64", block_size=122)
         await made.datastore.create(IPPool(metadata=Metadata(name="six"), spec=six))
         yield made
-
-
-@pytest.fixture
-def sandboxes() -> Iterator[list[Namespace]]:
-    with namespaces(2) as made:
-        yield made
-
-
-def path(sandbox: Namespace) -> str:
-    return str(sandbox.path)
 
 
 def addresses(result: dict[str, Any]) -> list[str]:

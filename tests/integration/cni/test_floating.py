@@ -1,16 +1,24 @@
 """Floating addresses from ADD to DEL: the real shim, server and agent's half, real namespaces."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.cni.node import NODE, TestNode, eventually, running
-from tests.integration.cni.test_features import BOTH, add, path, refused
-from tests.integration.dataplane.namespaces import Namespace, namespaces
+from tests.integration.cni.node import (
+    BOTH,
+    NODE,
+    TestNode,
+    add,
+    eventually,
+    path,
+    refused,
+    running_with_both,
+)
+from tests.integration.dataplane.namespaces import Namespace
 from tortie.agent.floating import FloatingAgent
 from tortie.agent.sources import Source
 from tortie.cni import wishes
@@ -20,7 +28,7 @@ from tortie.dataplane.floating_table import TABLE
 from tortie.dataplane.netlink import DataplaneError
 from tortie.model.constants import ANNOTATION_FLOATING
 from tortie.model.names import veth_name
-from tortie.model.resources import IPPool, IPPoolSpec, Metadata, Pod
+from tortie.model.resources import Pod
 from tortie.routing.floating import FloatingDemand
 
 pytestmark = pytest.mark.root
@@ -61,17 +69,7 @@ async def following(
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[TestNode]:
-    async with running(tmp_path) as made:
-        await made.datastore.create(
-            IPPool(metadata=Metadata(name="six"), spec=IPPoolSpec(cidr="fd00:5::/64", block_size=122))
-        )
-        made.host.exec("sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=1")
-        yield made
-
-
-@pytest.fixture
-def sandboxes() -> Iterator[list[Namespace]]:
-    with namespaces(2) as made:
+    async with running_with_both(tmp_path) as made:
         yield made
 
 
