@@ -28,6 +28,10 @@ from ansible_collections.tortie.cluster.plugins.module_utils.lab_plan import (
     PlanError,
 )
 
+# Seconds after the last `make up` from which a lab without any process counts as abandoned: until then its
+# machines may be about to start.
+ABANDONED_AFTER = 600.0
+
 # The bridge must carry the nodes' packets as they are: with br_netfilter loaded, the switch's own namespace
 # would pass them through iptables.
 BRIDGE_SETTINGS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
@@ -185,27 +189,51 @@ def exclusive(lab: Lab, timeout: float = 180.0) -> Iterator[None]:
 
 
 def claim(lab: Lab) -> None:
-    """Mark the name as this folder's and the nodes as the lab's; PlanError when another folder has it."""
+    """Mark the name as this folder's and the nodes as the lab's; PlanError when another folder has it.
+
+    What the name's former lab left (namespaces, marks, sockets) is removed first.
+    """
+    refuse_if_owned_by_other(lab)
+    if _owner(lab) not in ("", str(lab.directory)):
+        for name in existing_namespaces(lab):
+            delete_namespace(name)
+        _remove_marks(lab)
     lab.run_dir.mkdir(parents=True, exist_ok=True)
-    if owned_by_other(lab):
-        owner = _owner_file(lab).read_text()
-        raise PlanError(
-            f"LAB_NAME {lab.name!r} is in use by the lab in {owner}; destroy that one, "
-            "or set LAB_NAME to another name."
-        )
     _owner_file(lab).write_text(str(lab.directory))
     for node in lab.nodes:
         (lab.run_dir / f"node-{node.name}").touch()
 
 
-def owned_by_other(lab: Lab) -> bool:
-    """Whether the lab's name belongs to another folder that is still there.
+def refuse_if_owned_by_other(lab: Lab) -> None:
+    """PlanError when the lab's name belongs to another folder."""
+    if owned_by_other(lab):
+        raise PlanError(
+            f"LAB_NAME {lab.name!r} is in use by the lab in {_owner(lab)}; destroy that one "
+            "(`make down` there), or set LAB_NAME to another name."
+        )
 
-    Without its folder a lab can be neither reached nor destroyed: the name then goes to whoever asks.
+
+def owned_by_other(lab: Lab) -> bool:
+    """Whether the lab's name belongs to another folder that is still there and whose lab is alive.
+
+    Without its folder a lab can be neither reached nor destroyed, and one whose processes have all been
+    killed is nobody's work any more: the name then goes to whoever asks.
     """
-    owner_file = _owner_file(lab)
-    owner = owner_file.read_text() if owner_file.exists() else ""
-    return owner not in ("", str(lab.directory)) and Path(owner).is_dir()
+    owner = _owner(lab)
+    return owner not in ("", str(lab.directory)) and Path(owner).is_dir() and not _abandoned(lab)
+
+
+def _abandoned(lab: Lab) -> bool:
+    """Whether nothing runs in the lab's namespaces, and nobody has been making it for a while."""
+    if time.time() - _owner_file(lab).stat().st_mtime < ABANDONED_AFTER:
+        return False
+    return not any(processes_in(name) for name in existing_namespaces(lab) if namespace_exists(name))
+
+
+def _owner(lab: Lab) -> str:
+    """The folder that has the lab's name, or nothing."""
+    file = _owner_file(lab)
+    return file.read_text() if file.exists() else ""
 
 
 def _owner_file(lab: Lab) -> Path:
@@ -277,11 +305,7 @@ def delete_namespace(name: str) -> None:
 
 def release(lab: Lab) -> None:
     """Remove the lab's marks and sockets, and the mount of /run/netns when nobody has a namespace there."""
-    if lab.run_dir.is_dir():
-        for path in lab.run_dir.iterdir():
-            # An ssh process that has just ended removes its socket itself.
-            path.unlink(missing_ok=True)
-        lab.run_dir.rmdir()
+    _remove_marks(lab)
     if _unused_mount(NETNS_ROOT):
         try:
             run(["umount", str(NETNS_ROOT)])
@@ -289,6 +313,14 @@ def release(lab: Lab) -> None:
             # Busy because somebody has just made a namespace: then the mount is theirs.
             if _unused_mount(NETNS_ROOT):
                 raise
+
+
+def _remove_marks(lab: Lab) -> None:
+    if lab.run_dir.is_dir():
+        for path in lab.run_dir.iterdir():
+            # An ssh process that has just ended removes its socket itself.
+            path.unlink(missing_ok=True)
+        lab.run_dir.rmdir()
 
 
 def _unused_mount(path: Path) -> bool:

@@ -34,7 +34,10 @@ files:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.tortie.cluster.plugins.module_utils import lab_access
 from ansible_collections.tortie.cluster.plugins.module_utils.lab_commands import CommandError
-from ansible_collections.tortie.cluster.plugins.module_utils.lab_network import exclusive, owned_by_other
+from ansible_collections.tortie.cluster.plugins.module_utils.lab_network import (
+    exclusive,
+    refuse_if_owned_by_other,
+)
 from ansible_collections.tortie.cluster.plugins.module_utils.lab_plan import (
     LAB_ARGUMENTS,
     Lab,
@@ -45,10 +48,7 @@ from ansible_collections.tortie.cluster.plugins.module_utils.lab_plan import (
 
 def ensure_present(lab: Lab, check: bool) -> list[str]:
     """Paths that were (in check mode: would be) written."""
-    if owned_by_other(lab):
-        raise PlanError(
-            f"LAB_NAME {lab.name!r} is in use by a lab in another folder; set LAB_NAME to another name."
-        )
+    refuse_if_owned_by_other(lab)
     keys = lab_access.missing_keys(lab)
     if check and keys:
         # What depends on the keys cannot be compared before they exist.

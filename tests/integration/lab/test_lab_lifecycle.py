@@ -259,9 +259,34 @@ def test_half_made_namespace_of_a_killed_run_is_replaced(lab: Lab) -> None:
 
 def test_same_name_in_another_folder_is_refused(lab: Lab, tmp_path: Path) -> None:
     other = Lab(tmp_path / "other", lab.inventory)
-    with pytest.raises(AssertionError, match="is in use by a lab in another folder"):
+    with pytest.raises(AssertionError, match="is in use by the lab in"):
         other.create()
     other.destroy()
+    assert lab.ssh("hostname") == NODE
+
+
+def test_name_goes_to_another_folder_when_all_of_the_lab_was_killed_long_ago(
+    lab: Lab, tmp_path: Path
+) -> None:
+    lab.create()
+    os.kill(lab.record()["pid"], signal.SIGKILL)
+    podman.run("kill", f"{NAME}-{NODE}")
+    podman.run("wait", f"{NAME}-{NODE}")
+    inside = [["ip", "netns", "pids", f"{NAME}-{end}"] for end in (NODE, "sw")]
+    wait_until(lambda: not any(subprocess.check_output(command) for command in inside), "processes to end")
+    mark = Path("/run/tortie-lab", NAME, "directory")
+    other = Lab(tmp_path / "other", lab.inventory)
+    with pytest.raises(AssertionError, match="is in use by the lab in"):
+        other.create()
+    os.utime(mark, (0, 0))
+    other.create()
+    assert other.ssh("hostname") == NODE
+    assert mark.read_text() == str(other.directory)
+    os.utime(mark, (0, 0))
+    with pytest.raises(AssertionError, match=f"is in use by the lab in {other.directory}"):
+        lab.create()
+    other.destroy()
+    assert lab.create() > 0
     assert lab.ssh("hostname") == NODE
 
 
