@@ -79,6 +79,10 @@ class Interfaces:
 
         await self._quick.run(begin)
 
+    def is_begun(self, host_name: str) -> bool:
+        """Whether `begin` made something, which means that nothing stood in the way."""
+        return host_name in self._begun
+
     async def add(self, link: WorkloadLink) -> WorkloadEnds:
         """Make an interface, or complete it. Raise DataplaneError."""
         begun = self._begun.pop(link.host_name, None)

@@ -276,8 +276,16 @@ class Plugin:
         await self._interfaces.begin(self._link(request, namespace, Assignment(()), wish))
 
     async def _connect(self, request: Request, link: WorkloadLink, pod: Pod | None) -> WorkloadEnds:
-        """Interface and policy at the same time: the container runs only after the answer."""
-        made, endpoint = await both(self._interfaces.add(link), self._guard(request, link, pod))
+        """Interface and policy at the same time: the container runs only after the answer.
+
+        With something in the interface's way, one after the other: the policy in force may be that of an
+        interface which stays, and then of its addresses.
+        """
+        if self._interfaces.is_begun(link.host_name):
+            made, endpoint = await both(self._interfaces.add(link), self._guard(request, link, pod))
+        else:
+            made = await self._interfaces.add(link)
+            endpoint = await self._guard(request, link, pod)
         if self._floating is not None and endpoint is not None:
             await self._floating.endpoint_ready(endpoint)
         if pod is not None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,22 @@ async def test_a_pod_whose_policy_cannot_be_programmed_does_not_start(
     code, sentence = await refused(node, sandboxes[0], config={"policy_setup_timeout_seconds": 0.2})
     assert code == 11
     assert "policy_setup_timeout_seconds" in sentence
+
+
+async def test_policy_keeps_to_the_addresses_of_the_interface_that_stays(
+    guarded: tuple[TestNode, Policy], sandboxes: list[Namespace]
+) -> None:
+    node, policy = guarded
+    await node.add_pod("web")
+    call: dict[str, Any] = {"netns": path(sandboxes[0]), "pod": "web"}
+    assert (await node.cni("ADD", **call))[0] == 0
+    asked = list(policy.ready)
+    assert len(asked) == 1
+    status, error = await node.cni("ADD", CNI_IFNAME="eth1", **call)
+    assert (status, error["code"]) == (1, 104)
+    assert (policy.ready, policy.gone) == (asked, [])
+    assert (await node.cni("ADD", **call))[0] == 0  # the same once more
+    assert policy.ready == asked * 2
 
 
 async def test_what_the_agent_watches_is_not_asked_for_again(
