@@ -80,8 +80,21 @@ summary() {
   [ "${#failed[@]}" -eq 0 ] && [ "${#skipped[@]}" -eq 0 ]
 }
 
-part "unit tests" .venv/bin/pytest -q tests/unit
-if part "bundle and images" .venv/bin/python -m lab.prepare; then
+# Beside each other: without caches the bundle takes longer, and mostly waits.
+unit_log=$(mktemp)
+.venv/bin/pytest -q tests/unit >"$unit_log" 2>&1 &
+unit=$!
+unit_tests() {
+  local result=0
+  wait "$unit" || result=1
+  cat "$unit_log"
+  rm "$unit_log"
+  return "$result"
+}
+prepared=yes
+part "bundle and images" .venv/bin/python -m lab.prepare || prepared=no
+part "unit tests" unit_tests
+if [ "$prepared" = yes ]; then
   part "integration tests" integration_tests
   part "molecule scenario default" molecule test --scenario-name default
   part "molecule scenario policy" molecule test --scenario-name policy
