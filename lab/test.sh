@@ -33,6 +33,9 @@ part() {
   fi
 }
 
+# Bash has what runs in the background ignore Ctrl-C: these tests shall end by it, too, and clean up.
+background() { env --default-signal=INT "$@" & }
+
 # Three runs side by side, for they wait more than they compute: these take as long as all others together.
 integration_tests() {
   local logs run result=0 folders=() runs=() others=()
@@ -40,7 +43,7 @@ integration_tests() {
   for run in agent "cni dataplane"; do
     read -ra folders <<<"$run"
     others+=("${folders[@]/#/--ignore=tests/integration/}")
-    .venv/bin/pytest -q --basetemp="$logs/${folders[0]}" "${folders[@]/#/tests/integration/}" >"$logs/${folders[0]}.log" 2>&1 &
+    background .venv/bin/pytest -q --basetemp="$logs/${folders[0]}" "${folders[@]/#/tests/integration/}" >"$logs/${folders[0]}.log" 2>&1
     runs+=($!)
   done
   .venv/bin/pytest -q --basetemp="$logs/others" "${others[@]}" tests/integration || result=1
@@ -82,7 +85,7 @@ summary() {
 
 # Beside each other: without caches the bundle takes longer, and mostly waits.
 unit_log=$(mktemp)
-.venv/bin/pytest -q tests/unit >"$unit_log" 2>&1 &
+background .venv/bin/pytest -q tests/unit >"$unit_log" 2>&1
 unit=$!
 unit_tests() {
   local result=0
@@ -93,7 +96,7 @@ unit_tests() {
 }
 prepared=yes
 part "bundle and images" .venv/bin/python -m lab.prepare || prepared=no
-part "unit tests" unit_tests
+part "unit tests (begun beside them)" unit_tests
 if [ "$prepared" = yes ]; then
   part "integration tests" integration_tests
   part "molecule scenario default" molecule test --scenario-name default
