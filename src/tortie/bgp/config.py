@@ -25,9 +25,8 @@ LOCAL_POD_PREFERENCE = 210
 # Seconds. BIRD holds back route updates for this long when it restarts and a peer stays away.
 GRACEFUL_RESTART_WAIT = 20
 # Seconds. RFC 4271 section 10 suggests 90; BIRD's own default (240) keeps a dead node's routes for 4 minutes.
-# An outage of 60 s ends half of the sessions, some a few seconds after it: TCP has
-# backed off, and speaks again too late. Long-lived graceful restart (RFC 9494) would keep the routes, but
-# also those of a dead node, and for 120 s more.
+# An outage of 60 s ends half of the sessions, some a few seconds after it: TCP has backed off, and speaks too
+# late. Long-lived graceful restart (RFC 9494) would keep the routes, but a dead node's, too, 120 s longer.
 HOLD_TIME = 90
 
 

@@ -248,10 +248,19 @@ def memory(node: TestNode) -> MemoryDatastore:
 async def running_with_both(directory: Path) -> AsyncIterator[TestNode]:
     """A node with a pool of either family, that forwards both."""
     async with running(directory) as made:
-        six = IPPoolSpec(cidr="fd00:5::/64", block_size=122)
-        await made.datastore.create(IPPool(metadata=Metadata(name="six"), spec=six))
+        await add_pool(made, "six", "fd00:5::/64", block_size=122)
         made.host.exec("sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=1")
         yield made
+
+
+async def add_pool(node: TestNode, name: str, cidr: str, **spec: Any) -> None:
+    """One more pool of addresses."""
+    await node.datastore.create(IPPool(metadata=Metadata(name=name), spec=IPPoolSpec(cidr=cidr, **spec)))
+
+
+def ipam(**section: Any) -> dict[str, Any]:
+    """Configuration with these settings of our address plugin."""
+    return {"ipam": {"type": "calico-ipam"} | section}
 
 
 def addresses(result: dict[str, Any]) -> list[str]:

@@ -7,14 +7,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.integration.cni.node import MTU, TestNode, eventually, path, running
+from tests.integration.cni.node import (
+    MTU,
+    TestNode,
+    add_pool,
+    addresses,
+    eventually,
+    ipam,
+    path,
+    running_with_both,
+)
 from tests.integration.dataplane.namespaces import Namespace, namespaces
 from tortie.cni import wishes
 from tortie.cni.delegate import NodeRanges
 from tortie.model.constants import ANNOTATION_CONTAINER_ID, ANNOTATION_POD_IP, ANNOTATION_POD_IPS
 from tortie.model.endpoints import EndpointPort, WorkloadEndpoint
 from tortie.model.names import veth_name
-from tortie.model.resources import ClusterInformation, IPPool, IPPoolSpec, Metadata, Pod
+from tortie.model.resources import ClusterInformation, Pod
 
 pytestmark = pytest.mark.root
 
@@ -23,22 +32,8 @@ HANDLE = "k8s-pod-network.c1"
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[TestNode]:
-    async with running(tmp_path) as made:
-        six = IPPoolSpec(cidr="fd00:5::/64", block_size=122)
-        await made.datastore.create(IPPool(metadata=Metadata(name="six"), spec=six))
+    async with running_with_both(tmp_path) as made:
         yield made
-
-
-def addresses(result: dict[str, Any]) -> list[str]:
-    return [item["address"].partition("/")[0] for item in result["ips"]]
-
-
-def ipam(**section: Any) -> dict[str, Any]:
-    return {"ipam": {"type": "calico-ipam"} | section}
-
-
-async def pool(node: TestNode, name: str, cidr: str, **spec: Any) -> None:
-    await node.datastore.create(IPPool(metadata=Metadata(name=name), spec=IPPoolSpec(cidr=cidr, **spec)))
 
 
 # --- a container outside Kubernetes, and what stands in its way ---
@@ -399,8 +394,8 @@ async def test_check_needs_the_answer_of_add(node: TestNode, sandboxes: list[Nam
 async def test_every_address_of_the_answer_is_of_the_containers_interface(
     node: TestNode, sandboxes: list[Namespace], families: tuple[int, ...]
 ) -> None:
-    await pool(node, "four", "10.80.0.0/16")
-    await pool(node, "sixth", "fd00:50::/96", block_size=122)
+    await add_pool(node, "four", "10.80.0.0/16")
+    await add_pool(node, "sixth", "fd00:50::/96", block_size=122)
     wanted = {4: '["10.80.0.0/16"]', 6: '["fd00:50::/96"]'}
     await node.add_pod("web", **{wishes.ANNOTATION_POOLS[family]: wanted[family] for family in families})
     config = ipam(assign_ipv6="true") if 6 in families else {}

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cni.node import TestNode, path, running
+from tests.integration.cni.node import TestNode, add_pool, addresses, ipam, path, running_with_both
 from tests.integration.dataplane.namespaces import Namespace
 from tortie.cni import wishes
 from tortie.ipam.request import AddressRequest
 from tortie.model.policy_natives import Namespace as NamespaceObject
-from tortie.model.resources import IPPool, IPPoolSpec, Metadata
+from tortie.model.resources import IPPool, Metadata
 
 pytestmark = pytest.mark.root
 
@@ -21,22 +21,8 @@ SANDBOX = "/proc/self/ns/net"  # a path that exists: the address plugin enters n
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[TestNode]:
-    async with running(tmp_path) as made:
-        six = IPPoolSpec(cidr="fd00:5::/64", block_size=122)
-        await made.datastore.create(IPPool(metadata=Metadata(name="six"), spec=six))
+    async with running_with_both(tmp_path) as made:
         yield made
-
-
-def addresses(result: dict[str, Any]) -> list[str]:
-    return [item["address"].partition("/")[0] for item in result["ips"]]
-
-
-def ipam(**section: Any) -> dict[str, Any]:
-    return {"ipam": {"type": "calico-ipam"} | section}
-
-
-async def pool(node: TestNode, name: str, cidr: str, **spec: Any) -> None:
-    await node.datastore.create(IPPool(metadata=Metadata(name=name), spec=IPPoolSpec(cidr=cidr, **spec)))
 
 
 async def assign(
@@ -99,7 +85,7 @@ async def test_without_a_pool_of_one_family_there_is_no_address_of_the_other(
 
 @pytest.mark.parametrize("pools", [["10.5.0.0/16"], ["10.77.0.0/24", "10.5.0.0/16"], ["second"]])
 async def test_an_address_is_of_a_pool_that_the_configuration_names(node: TestNode, pools: list[str]) -> None:
-    await pool(node, "second", "10.77.0.0/24")
+    await add_pool(node, "second", "10.77.0.0/24")
     (address,) = await assigned(node, ipv4_pools=pools)
     assert address.startswith("10.5." if len(pools[0]) == 11 else "10.77.0.")
 
@@ -107,7 +93,7 @@ async def test_an_address_is_of_a_pool_that_the_configuration_names(node: TestNo
 async def test_a_disabled_pool_serves_nobody_any_more(node: TestNode) -> None:
     assert (await assigned(node))[0].startswith("10.5.")
     await node.datastore.patch(IPPool, "default-ipv4-ippool", {"spec": {"disabled": True}})
-    await pool(node, "second", "10.77.0.0/24")
+    await add_pool(node, "second", "10.77.0.0/24")
     # The allocator's view of the pools is at most a second old.
     for number in range(1500):
         (address,) = await assigned(node, f"c-{number}")
@@ -155,7 +141,7 @@ async def test_del_releases_what_somebody_else_accounted_to_the_container(node: 
 async def in_namespace(node: TestNode, pools: str) -> None:
     """Two pools of 16 addresses; the namespace asks for `pools`."""
     for name, cidr in (("first", "10.60.0.0/28"), ("second", "10.70.0.0/28")):
-        await pool(node, name, cidr, block_size=29)
+        await add_pool(node, name, cidr, block_size=29)
     metadata = Metadata(name="default", annotations={wishes.ANNOTATION_POOLS[4]: pools})
     await node.datastore.create(NamespaceObject(metadata=metadata))
     await node.add_pod("web")
