@@ -30,7 +30,7 @@ check "ruff format" ruff format --check .
 check mypy mypy src lab tests bench collections/ansible_collections/tortie/cluster/plugins
 check yamllint yamllint --strict .
 check ansible-lint ansible-lint --offline
-check shellcheck shellcheck "${scripts[@]}"
+check shellcheck shellcheck --external-sources "${scripts[@]}"
 
 echo "==> lint: ${#passed[@]} passed${passed[*]:+ (${passed[*]})}, ${#failed[@]} failed${failed[*]:+ (${failed[*]})}"
 [ "${#failed[@]}" -eq 0 ]

@@ -6,6 +6,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 export PATH=$PWD/.venv/bin:$PATH # Molecule calls Ansible's commands by name
+export CI=${CI:-true} COLUMNS=200 # else pytest and Molecule cut off the reason why a test failed
 
 if [ "$(id -u)" -ne 0 ]; then
   echo "The tests make network namespaces and containers: run them as root. (.venv/bin/pytest tests/unit needs no root.)" >&2
@@ -13,25 +14,13 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 lab/deps.sh || exit 1
 
-passed=() failed=() skipped=()
+# shellcheck source=lab/parts.sh
+. lab/parts.sh
 elsewhere=(
   "life of virtual machines: LAB=vms lab/deps.sh && .venv/bin/pytest tests/vms"
   "scenario reset (10 min): make test-reset; on virtual machines (60 min): LAB=vms make test-reset"
   "Vagrant with emulated machines: make vagrant"
 )
-part() {
-  local name=$1 started=$SECONDS
-  shift
-  echo "==> $name …"
-  if "$@"; then
-    passed+=("$name in $((SECONDS - started)) s")
-    echo "==> $name … passed in $((SECONDS - started)) s"
-  else
-    failed+=("$name after $((SECONDS - started)) s")
-    echo "==> $name … FAILED after $((SECONDS - started)) s"
-    return 1
-  fi
-}
 
 # Bash has what runs in the background ignore Ctrl-C: these tests shall end by it, too, and clean up.
 background() { env --default-signal=INT "$@" & }
@@ -70,17 +59,6 @@ virtual_machines() {
   else
     part "$name" on_virtual_machines molecule test --scenario-name ipip
   fi
-}
-
-summary() {
-  echo
-  echo "==> Tests"
-  for line in "${passed[@]}"; do echo "    passed   $line"; done
-  for line in "${failed[@]}"; do echo "    FAILED   $line"; done
-  for line in "${skipped[@]}"; do echo "    not run  $line"; done
-  for line in "${elsewhere[@]}"; do echo "    not part of this run  $line"; done
-  echo "==> ${#passed[@]} passed, ${#failed[@]} failed, ${#skipped[@]} not run, $SECONDS s"
-  [ "${#failed[@]}" -eq 0 ] && [ "${#skipped[@]}" -eq 0 ]
 }
 
 # Beside each other: without caches the bundle takes longer, and mostly waits.
