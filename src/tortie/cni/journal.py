@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +35,11 @@ class Journal:
             return sorted(files, key=lambda path: path.stat().st_mtime_ns)
         return []
 
+    def find(self, environment: Mapping[str, str]) -> Path | None:
+        """The entry of the container, interface and plugin that a request's environment names."""
+        path = self._directory / f"{_name(environment)}.del"
+        return path if path.exists() else None
+
     def write(self, payload: bytes, *, durable: bool = True) -> Path:
         """Keep a request. Raise OSError when it cannot be kept.
 
@@ -42,8 +47,7 @@ class Journal:
         garbage collection of addresses finds what it held.
         """
         environment, _config = decode(payload)
-        parts = (environment["CNI_CONTAINERID"], environment["CNI_IFNAME"], environment.get("CNI_TYPE", ""))
-        name = ".".join(parts).replace("/", "_")[:200]
+        name = _name(environment)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path, draft = self._directory / f"{name}.del", self._directory / f".{name}.{os.getpid()}"
         try:
@@ -93,3 +97,9 @@ class Journal:
         environment["CNI_COMMAND"] = "DEL"
         items = [f"{key}={value}".encode("utf-8", "surrogateescape") for key, value in environment.items()]
         return b"\0".join(items) + b"\0\0" + config
+
+
+def _name(environment: Mapping[str, str]) -> str:
+    """An entry's name without suffix, as the shim makes it, too."""
+    parts = (environment["CNI_CONTAINERID"], environment["CNI_IFNAME"], environment.get("CNI_TYPE", ""))
+    return ".".join(parts).replace("/", "_")[:200]

@@ -24,6 +24,7 @@ from tortie.cni.journal import Journal
 from tortie.cni.removal import Removal
 from tortie.cni.result import Assignment
 from tortie.cni.shim import version_of
+from tortie.cni.unfinished import Unfinished
 from tortie.cni.waiting import both, outcome
 from tortie.cni.wishes import Wish
 from tortie.dataplane import netns
@@ -46,9 +47,6 @@ log = logging.getLogger(__name__)
 
 REQUEST_SECONDS: Final = 45.0  # with UNDO_SECONDS less than what the shim waits
 UNDO_SECONDS: Final = 10.0
-FINISHING: Final = 64  # DELs whose addresses are released at the same time
-# The addresses of containers that go together are released together, in one write.
-FINISH_AFTER_SECONDS: Final = 0.1
 POLICY_SECONDS: Final = 30.0  # unless policy_setup_timeout_seconds says otherwise
 
 
@@ -95,8 +93,6 @@ class Plugin:
         self._interfaces = Interfaces(workloads)
         self._journal = Journal(journal_dir)
         self._turns = Turns()
-        self._unfinished: dict[Path, asyncio.Task[None]] = {}  # DELs, by their entry in the journal
-        self._finishing = asyncio.Semaphore(FINISHING)
         self._removal = Removal(
             node=node,
             datastore=datastore,
@@ -109,13 +105,11 @@ class Plugin:
             floating=floating,
             turn=self._turns.of,
         )
+        self._unfinished = Unfinished(self._journal, self._removal, self._turns, REQUEST_SECONDS)
 
     async def close(self) -> None:
         """End what goes on beside requests; the journal keeps what is not done. Let the threads end."""
-        for task in self._unfinished.values():
-            task.cancel()
-        if self._unfinished:
-            await asyncio.wait(self._unfinished.values())
+        await self._unfinished.close()
         await self._annotations.settled()
         await self._interfaces.close()
 
@@ -142,7 +136,7 @@ class Plugin:
             case _:
                 async with self._turns.of(request.host_name):
                     if request.command == "ADD":
-                        async with self._turns.of(request.handle):  # a DEL of it may not be finished
+                        async with self._turns.of(request.handle):  # a DEL of it may be releasing
                             return await self._add(request, payload, namespace, process)
                     if request.command == "DEL":
                         await self._del(request, payload, process)
@@ -151,31 +145,8 @@ class Plugin:
         return b""
 
     async def replay_journal(self) -> int:
-        """Carry out the DELs that wait; return how many. One that fails waits on, and others are tried."""
-        done = 0
-        self._journal.sweep()
-        for path in self._journal.entries():
-            if path in self._unfinished:
-                continue
-            try:
-                request = config.parse(path.read_bytes())
-            except (CNIError, OSError) as error:
-                log.warning("%s is not a DEL that can be carried out, dropped: %s", path, error)
-                self._journal.drop(path)
-                continue
-            try:
-                turns = (self._turns.of(request.host_name), self._turns.of(request.handle))
-                async with asyncio.timeout(REQUEST_SECONDS), turns[0], turns[1]:
-                    await self._removal.remove(request, None)
-                    self._journal.drop(path)
-            except (DatastoreError, LockedError, TimeoutError) as error:
-                log.warning("DEL of container %s waits on: %s", request.container_id, error)
-                return done
-            except (DataplaneError, CNIError) as error:
-                log.warning("DEL of container %s waits on: %s", request.container_id, error)
-                continue
-            done += 1
-        return done
+        """Carry out the DELs that wait; return how many."""
+        return await self._unfinished.replay()
 
     async def retell(self) -> None:
         """Write annotations that an earlier process did not come to. Raise Datastore- or DataplaneError."""
@@ -191,6 +162,7 @@ class Plugin:
         self._annotations.put_off()
         self._check_node(request)
         fd = _namespace(request, namespace) if request.makes_interface else -1
+        await self._unfinished.precede(request)
         await readiness.wait_for(request.config.readiness_gates)
         with self._removal.protected(request.container_id):
             pod, home = await self._cluster.admit(request)
@@ -335,9 +307,7 @@ class Plugin:
         if not shared:
             await self._annotations.drop(request)
         if not isinstance(kept, Exception):
-            task = asyncio.create_task(self._finish(request, kept))
-            self._unfinished[kept] = task
-            task.add_done_callback(lambda _: self._unfinished.pop(kept, None))
+            self._unfinished.finish(request, kept)
             return
         try:
             async with self._turns.of(request.handle):
@@ -351,19 +321,6 @@ class Plugin:
         if request.config.delegates:
             raise CNIError(errors.TRY_LATER, "the IPAM plugin wants its caller's file system")
         return self._journal.write(payload, durable=False)
-
-    async def _finish(self, request: Request, entry: Path) -> None:
-        """Carry out the rest of a DEL; what fails is tried again with the journal."""
-        await asyncio.sleep(FINISH_AFTER_SECONDS)
-        async with self._finishing:
-            try:
-                async with asyncio.timeout(REQUEST_SECONDS), self._turns.of(request.handle):
-                    await self._removal.release(request, None)
-            except Exception as error:
-                log.warning("DEL of %s is kept in %s: %s", request, entry, as_cni_error(error))
-            else:
-                self._journal.drop(entry)
-                log.info("removed %s", request)
 
     async def _check(self, request: Request, namespace: int | None, process: int) -> None:
         addresses = result.previous_addresses(request)

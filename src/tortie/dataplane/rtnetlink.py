@@ -25,6 +25,7 @@ from tortie.dataplane.rtnetlink_links import (
     mac_text,
     make_veth,
     peer_mac,
+    sends,
     set_link,
     set_proxy_delay,
 )
@@ -138,6 +139,7 @@ __all__ = [
     "replace_neighbour",
     "replace_route",
     "routes",
+    "sends",
     "set_link",
     "set_proxy_delay",
 ]

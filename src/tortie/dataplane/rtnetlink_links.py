@@ -29,7 +29,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_SETNEIGHTBL = 67
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
-IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 20, 26, 27, 28
+IFLA_OPERSTATE, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 16, 20, 26, 27, 28
 IFLA_EXT_MASK, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 29, 31, 32
 IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 37, 46
 RTEXT_FILTER_SKIP_STATS = 1 << 3
@@ -39,6 +39,7 @@ IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL = 1, 3, 4
 IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT = 7, 15
 VETH_INFO_PEER = 1
 IFF_UP = 0x1
+IF_OPER_UP = 6  # linux/if.h
 NDTA_NAME, NDTA_PARMS = 1, 6
 NDTPA_IFINDEX, NDTPA_PROXY_DELAY = 1, 13
 
@@ -221,6 +222,17 @@ def links(sock: Socket) -> list[Link]:
 def link_by_name(sock: Socket, name: str) -> Link:
     """One device. Raise NetlinkError with code ENODEV when there is none."""
     return _link(sock.get(RTM_GETLINK, _ifinfo() + text(IFLA_IFNAME, name), f"look up device {name}"))
+
+
+def sends(sock: Socket, index: int) -> bool:
+    """Whether the kernel has noticed a device's carrier. Until then it silently drops what the device should
+    send (net/core/link_watch.c activates the queue). Since Linux 6.8 the question itself makes it notice.
+
+    Raise NetlinkError when there is no such device.
+    """
+    body = _ifinfo(index) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    found = attributes(sock.get(RTM_GETLINK, body, f"look up device {index}")[_IFINFOMSG.size :])
+    return found[IFLA_OPERSTATE] == bytes([IF_OPER_UP])
 
 
 def peer_mac(sock: Socket, index: int) -> str:

@@ -8,6 +8,7 @@ host end's alias says whose it is, so that a late DEL harms no successor.
 """
 
 import errno
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -39,6 +40,10 @@ LOOPBACK_IFINDEX: Final = 1  # net/flow.h: the first device of every namespace
 # Looks, and seconds between them, at a container's interface whose other end is being deleted.
 _BURIAL_LOOKS: Final = 20
 _BURIAL_PAUSE: Final = 0.01
+# Seconds between looks at a host end whose carrier the kernel has not noticed: half a second altogether.
+_CARRIER_PAUSES: Final = (*(0.0005,) * 40, *(0.01,) * 48)
+
+log = logging.getLogger(__name__)
 
 
 class InterfaceExistsError(DataplaneError):
@@ -76,7 +81,9 @@ class Workloads:
                     return ends
                 begun = _make(host, link)
             try:
-                return _furnish(host, link, begun)
+                ends = _furnish(host, link, begun)
+                _await_carrier(host, ends)
+                return ends
             except BaseException:
                 _remove(host, link.host_name)
                 raise
@@ -251,6 +258,22 @@ def _furnish(host: Socket, link: WorkloadLink, begun: BegunLink) -> WorkloadEnds
     _furnish_host(host, link, begun)
     begun.pod.request(*_pod_messages(link, begun.index))
     return WorkloadEnds(link.host_name, HOST_VETH_MAC, begun.host_index, begun.mac, begun.index)
+
+
+def _await_carrier(host: Socket, ends: WorkloadEnds) -> None:
+    """Wait until the host end sends, so that the first packet to the pod is not lost.
+
+    It went up first, without a carrier. That it has one now, a kernel thread finds out in its own time:
+    when many links change, every third packet sent at once was lost. The pod's end, up second, sends at once.
+    That it takes too long is no error: the kernel will get there, and to fail would not help it.
+    """
+    for pause in _CARRIER_PAUSES:
+        if rtnetlink.sends(host, ends.host_index):
+            return
+        time.sleep(pause)
+    log.warning(
+        "%s: the kernel has not noticed its carrier; the pod's first packets may be lost", ends.host_name
+    )
 
 
 def _set_forwarding(link: WorkloadLink) -> None:

@@ -3,8 +3,11 @@
 import errno
 import os
 import signal
+import socket
+import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
@@ -59,6 +62,45 @@ def test_two_pods_reach_each_other_and_the_host_without_a_bridge(place: Place) -
     assert second.reaches("10.5.0.1")
     assert host.reaches("10.5.0.1")
     assert {item["linkinfo"]["info_kind"] for item in host.json("link") if "linkinfo" in item} == {"veth"}
+
+
+def test_the_first_packet_to_a_pod_arrives_though_it_is_sent_at_once(place: Place) -> None:
+    host, pod, _ = place
+    workloads, lost = Workloads(), 0
+    with links_in_motion(host):
+        for number in range(1, 41):
+            wanted = replace(link(pod, number), host_name="cali1")
+            workloads.add(wanted, workloads.begin(replace(wanted, addresses=())))
+            lost += not arrives(pod, str(wanted.addresses[0]))
+            remove(Departure("cali1", wanted.owner, "eth0", "net"))
+    assert lost == 0
+
+
+@contextmanager
+def links_in_motion(host: Namespace) -> Iterator[None]:
+    """Other links are made and deleted all the time: what the kernel does about carriers has to wait."""
+    churn = "while :; do ip link add churn0 up type veth peer name churn1 up; ip link del churn0; done"
+    process = subprocess.Popen(
+        ["ip", "netns", "exec", host.name, "sh", "-c", churn], stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def arrives(pod: Namespace, address: str) -> bool:
+    """Whether the only packet to the pod does."""
+    with netns.entered(pod.fd):
+        receiver = socket.socket(type=socket.SOCK_DGRAM)
+    with receiver, socket.socket(type=socket.SOCK_DGRAM) as sender:
+        receiver.bind((address, 0))
+        receiver.settimeout(1)
+        sender.sendto(b"first", receiver.getsockname())
+        with suppress(TimeoutError):
+            return receiver.recv(16) == b"first"
+        return False
 
 
 def test_both_ends_are_as_promised(place: Place) -> None:

@@ -1,6 +1,7 @@
 """The network part of a reset against a real kernel, in a network namespace of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.root
 
 ROOT = Path(__file__).parents[3]
-NAMESPACE = "tR-reset"
+NAMESPACE = f"tR-reset-{os.getpid()}"
 # Prints what was removed and what failed, after the network's phases of a reset.
 RESET = """
 import json
@@ -57,10 +58,10 @@ def kernel() -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def namespace() -> Iterator[None]:
     """A namespace with a link of its own and things of somebody else."""
-    subprocess.run(["ip", "netns", "delete", NAMESPACE], capture_output=True, check=False)
     subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
     try:
         for command in (
+            "sysctl -e -q -w net.ipv6.conf.default.disable_ipv6=1",  # its routes come and go by themselves
             "ip link set lo up",
             "ip link add eth0 type veth peer name peer0",
             "ip link set eth0 up",
