@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.components.carrier import wait_for_carrier
 from tests.components.processes import daemon
 
 T = TypeVar("T")
@@ -110,6 +111,8 @@ def _plug(machine: Namespace, router: Namespace, bridge: str, port: str, address
     machine.ip("address", "add", f"{address}/24", "dev", "eth0")
     machine.ip("link", "set", "eth0", "up")
     machine.ip("route", "add", "default", "via", gateway)
+    wait_for_carrier(machine.ip, "eth0")
+    wait_for_carrier(router.ip, port, bridge)
 
 
 @contextlib.contextmanager

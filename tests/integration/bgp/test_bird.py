@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from lab import debs
 
+from tests.components.carrier import wait_for_carrier
 from tests.integration.bgp.nodes import Machine, eventually, machines, running
 from tortie.agent.bird import Bird
 from tortie.bgp.config import BirdConfig, MeshPeer, protocol_name, render
@@ -224,6 +225,7 @@ def local_pod(machine: Machine, address: str, name: str = "cali0123456789a") -> 
     try:
         for end in (name, peer):
             machine.net.ip("link", "set", end, "up")
+        wait_for_carrier(machine.net.ip, name, peer)
         machine.net.ip("route", "add", address, "dev", name, "scope", "link", "proto", "80")
         yield
     finally:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.components.carrier import wait_for_carrier
+
 _numbers = itertools.count()
 
 
@@ -85,3 +87,5 @@ def wire(left: Namespace, right: Namespace, device: str = "eth0", mtu: int = 150
         end.ip("addr", "add", address, "dev", device)
         end.ip("link", "set", device, "up")
         end.ip("link", "set", "lo", "up")
+    wait_for_carrier(left.ip, device)
+    wait_for_carrier(right.ip, device)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from tests.components.carrier import wait_for_carrier
 from tests.integration.dataplane.namespaces import Namespace, namespaces
 from tortie.dataplane import netns
 
@@ -210,3 +211,5 @@ def plug(node: Namespace, pod: LabPod) -> None:
     pod.namespace.ip("neigh", "add", GATEWAY, "lladdr", HOST_MAC, "dev", "eth0", "nud", "permanent")
     pod.namespace.ip("route", "add", GATEWAY, "dev", "eth0")
     pod.namespace.ip("route", "add", "default", "via", GATEWAY)
+    wait_for_carrier(node.ip, pod.interface)
+    wait_for_carrier(pod.namespace.ip, "eth0")

@@ -7,8 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tests.components.carrier import wait_for_carrier
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -45,6 +48,8 @@ class Wires:
                 "mtu", str(mtu), "netns", self.real(right))  # fmt: skip
         self.ip(left, "link", "set", device, "up")
         self.ip(right, "link", "set", far_device, "up")
+        wait_for_carrier(partial(self.ip, left), device)
+        wait_for_carrier(partial(self.ip, right), far_device)
 
     def start(self, name: str, *command: str, **environment: str) -> None:
         """A process in a namespace, ended with it."""
