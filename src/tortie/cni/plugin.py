@@ -299,21 +299,21 @@ class Plugin:
 
     async def _del(self, request: Request, payload: bytes, process: int) -> None:
         """The interface now; the address after the answer, when the journal holds the DEL until then."""
-        kept = await outcome(self._keep(request, payload))
-        shared = await self._removal.detach(request)
-        if shared and not isinstance(kept, Exception):
-            self._journal.drop(kept)
+        entry = await outcome(self._keep(request, payload))
+        kept = await self._removal.detach(request)
+        if kept == request.config.name and not isinstance(entry, Exception):
+            self._journal.drop(entry)
             return
-        if not shared:
+        if kept is None:
             await self._annotations.drop(request)
-        if not isinstance(kept, Exception):
-            self._unfinished.finish(request, kept)
+        if not isinstance(entry, Exception):
+            self._unfinished.finish(request, entry, kept)
             return
         try:
             async with self._turns.of(request.handle):
-                await self._removal.release(request, process, shared=shared)
+                await self._removal.release(request, process, kept)
         except (DatastoreError, LockedError, TimeoutError) as error:
-            raise CNIError(errors.TRY_LATER, f"{error}; and the DEL cannot be kept: {kept}") from error
+            raise CNIError(errors.TRY_LATER, f"{error}; and the DEL cannot be kept: {entry}") from error
         log.info("removed %s", request)
 
     async def _keep(self, request: Request, payload: bytes) -> Path:

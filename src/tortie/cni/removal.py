@@ -1,6 +1,5 @@
 """Taking away what ADD made: for DEL, for a failed ADD, and for GC."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from tortie.cni.delegate import Delegate
 from tortie.cni.errors import CNIError
 from tortie.cni.guard import EndpointPolicy, FloatingAddresses
 from tortie.cni.interfaces import Interfaces
-from tortie.cni.waiting import all_done, outcome, value
+from tortie.cni.waiting import all_done
 from tortie.dataplane.workload_link import Address, Departure
 from tortie.datastore.interface import (
     Datastore,
@@ -86,42 +85,46 @@ class Removal:
         Raise DataplaneError, DatastoreError, LockedError or CNIError; repeating it continues.
         """
         # The interface first: an address is free for others only when nothing here answers for it.
-        shared = await self.detach(request)
-        await self.release(request, process, shared=shared)
+        kept = await self.detach(request)
+        await self.release(request, process, kept)
 
-    async def detach(self, request: Request) -> bool:
-        """Take the interface out of service; return whether the container has another one in this network.
+    async def detach(self, request: Request) -> str | None:
+        """Take the interface out of service; return the network of another one that the container keeps.
 
-        So it is after the refused ADD of a second interface. Raise DataplaneError.
+        It keeps one after the refused ADD of a second one. Raise DataplaneError.
         """
         if not request.makes_interface:
-            return False
-        name, owner, network = request.host_name, request.container_id, request.config.name
-        if await self._detach(Departure(name, owner, request.ifname, network)):
-            return False
-        return any(
-            (departure.host_name, departure.owner, departure.network) == (name, owner, network)
-            for departure in await self._interfaces.standing()
-        )
+            return None
+        name, owner = request.host_name, request.container_id
+        if await self._detach(Departure(name, owner, request.ifname, request.config.name)):
+            return None
+        for departure in await self._interfaces.standing():
+            if (departure.host_name, departure.owner) == (name, owner):
+                return departure.network
+        return None
 
-    async def release(self, request: Request, process: int | None, *, shared: bool = False) -> None:
-        """Give the addresses back; the caller has the handle's turn. `shared` is what `detach` returned.
+    async def release(self, request: Request, process: int | None, kept: str | None) -> None:
+        """Give the addresses back; the caller has the handle's turn. `kept` is what `detach` returned.
 
         Raise DatastoreError, LockedError or CNIError.
         """
-        if shared:  # addresses are accounted to containers, so they are the other interface's
+        if kept == request.config.name:  # addresses are accounted to containers, so they are that interface's
             log.info("the addresses of %s stay with its other interface", request)
             if request.config.delegates:  # that plugin accounts for each interface
                 await self._release(request, process)
             return
         if not request.config.delegates:
             await self._cluster.require_unlocked()
-        async with asyncio.TaskGroup() as group:
-            released = group.create_task(outcome(self._release(request, process)))
-            cleared = group.create_task(outcome(self._annotations.clear(request)))
-        if isinstance(cleared.result(), DatastoreError):
-            log.warning("annotations of pod %s stay: %s", request.pod, cleared.result())
-        value(released.result())
+        calls = [self._release(request, process)]
+        if kept is None:
+            calls.append(self._clear_annotations(request))
+        await all_done(*calls)
+
+    async def _clear_annotations(self, request: Request) -> None:
+        try:
+            await self._annotations.clear(request)
+        except DatastoreError as error:
+            log.warning("annotations of pod %s stay: %s", request.pod, error)
 
     async def _detach(self, departure: Departure) -> bool:
         """Return whether no container has the host end's name now."""

@@ -46,9 +46,12 @@ class Unfinished:
         if self._tasks:
             await asyncio.wait(self._tasks.values())
 
-    def finish(self, request: Request, entry: Path) -> None:
-        """Release the addresses of a DEL, which the journal holds as `entry`, beside its answer."""
-        task = asyncio.create_task(self._release(request, entry))
+    def finish(self, request: Request, entry: Path, kept: str | None) -> None:
+        """Release the addresses of a DEL, which the journal holds as `entry`, beside its answer.
+
+        `kept` is what `Removal.detach` returned.
+        """
+        task = asyncio.create_task(self._release(request, entry, kept))
         self._tasks[entry] = task
         task.add_done_callback(lambda done: self._forget(entry, done))
 
@@ -56,13 +59,13 @@ class Unfinished:
         if self._tasks.get(entry) is done:
             del self._tasks[entry]
 
-    async def _release(self, request: Request, entry: Path) -> None:
+    async def _release(self, request: Request, entry: Path, kept: str | None) -> None:
         """What fails is tried again with the journal."""
         await asyncio.sleep(FINISH_AFTER_SECONDS)
         async with self._places:
             try:
                 async with asyncio.timeout(self._patience), self._turns.of(request.handle):
-                    await self._removal.release(request, None)
+                    await self._removal.release(request, None, kept)
                     self._journal.drop(entry)
             except Exception as error:
                 log.warning("DEL of %s is kept in %s: %s", request, entry, str(error) or type(error).__name__)
@@ -73,7 +76,8 @@ class Unfinished:
         """Carry out what is left of an earlier DEL of the same container and interface. The caller, an ADD,
         has the turns of its host end and handle.
 
-        Raise DataplaneError, DatastoreError, LockedError or CNIError; the DEL waits on then.
+        Raise DataplaneError, DatastoreError or LockedError; then the DEL waits on. One that its IPAM plugin
+        refuses is given up: the plugin decides whether the container may have an address once more.
         """
         entry = self._journal.find(request.environment)
         if entry is None:
@@ -83,10 +87,15 @@ class Unfinished:
             task.cancel()
             await asyncio.wait([task])
         earlier = self._read(entry)
-        if earlier is not None:
+        if earlier is None:
+            return
+        try:
             await self._removal.remove(earlier, None)
-            self._journal.drop(entry)
+        except CNIError as error:
+            log.error("the address of %s, which is added again, may leak: %s", earlier, error)
+        else:
             log.info("removed %s, which is added again", earlier)
+        self._journal.drop(entry)
 
     def _read(self, entry: Path) -> Request | None:
         """The DEL in an entry; one that cannot be carried out is dropped."""

@@ -225,16 +225,22 @@ async def test_a_refused_second_interface_gives_back_what_another_plugin_gave_to
 async def test_an_add_for_another_network_takes_the_interface_over_and_both_dels_leave_nothing(
     node: TestNode, sandboxes: list[Namespace]
 ) -> None:
-    await node.cni("ADD", netns=path(sandboxes[0]))
-    status, result = await node.cni("ADD", netns=path(sandboxes[0]), config={"name": "net2"})
+    await node.add_pod("web")
+    call: dict[str, Any] = {"netns": path(sandboxes[0]), "pod": "web"}
+    await node.cni("ADD", **call)
+    status, result = await node.cni("ADD", config={"name": "net2"}, **call)
     assert status == 0, result
-    assert node.host.devices() == ["calic1"]
-    assert node.host.reaches(addresses(result)[0])
-    assert await node.cni("DEL") == (0, {})
+    assert node.host.devices() == [veth_name("default", "web")]
+    (address,) = addresses(result)
+    assert node.host.reaches(address)
+    told = {ANNOTATION_POD_IP: f"{address}/32", ANNOTATION_POD_IPS: f"{address}/32"}
+    await node.annotated("web", told | {ANNOTATION_CONTAINER_ID: "c1"})
+    assert await node.cni("DEL", **call) == (0, {})
     await node.idle()
     assert await node.handles() == ["net2.c1"]
-    assert node.host.reaches(addresses(result)[0])
-    assert await node.cni("DEL", config={"name": "net2"}) == (0, {})
+    assert node.host.reaches(address)
+    await node.annotated("web", told | {ANNOTATION_CONTAINER_ID: "c1"})
+    assert await node.cni("DEL", config={"name": "net2"}, **call) == (0, {})
     await node.idle()
     await eventually(lambda: node.host.devices() == [])
     assert await node.allocated() == 0
