@@ -51,6 +51,11 @@ def read_settings(
     environ: Mapping[str, str], spec: KubeControllersConfigurationSpec | None = None
 ) -> Settings:
     """Raise SettingsError."""
+    if environ.get("DATASTORE_TYPE", "").lower() not in ("", "kubernetes"):
+        raise SettingsError(
+            f"DATASTORE_TYPE is {environ['DATASTORE_TYPE']!r}; it must be kubernetes or unset: the "
+            "controllers compare addresses with Kubernetes' pods and nodes, which are not in etcd."
+        )
     spec = spec or KubeControllersConfigurationSpec()
     used: dict[str, str] = {}
 

@@ -42,12 +42,17 @@ def test_nothing_is_collected_without_the_node_controller_or_with_a_grace_period
     assert not read_settings({"LEAK_GRACE_PERIOD": "0s"}).collecting
 
 
+def test_datastore_of_calicos_manifests_is_accepted() -> None:
+    assert read_settings({"DATASTORE_TYPE": "kubernetes"}) == read_settings({})
+
+
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
         ({"LEAK_GRACE_PERIOD": "15"}, "LEAK_GRACE_PERIOD is '15'; it must be a duration such as 15m"),
         ({"METRICS_PORT": "70000"}, "METRICS_PORT is '70000'; it must be 0"),
         ({"HEALTH_PORT": "-1"}, "HEALTH_PORT is '-1'"),
+        ({"DATASTORE_TYPE": "etcdv3"}, "DATASTORE_TYPE is 'etcdv3'; it must be kubernetes or unset"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL is 'loud'; it must be one of debug"),
     ],
 )
