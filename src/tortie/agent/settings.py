@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from tortie.agent.autodetect import Method, parse_method
 from tortie.agent.policy_settings import EndpointToHost
+from tortie.datastore.choice import reasons_against
 from tortie.model.constants import (
     DEFAULT_BLOCK_SIZE,
     DEFAULT_POOL_CIDR,
@@ -210,13 +211,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             etc=read.path("CALICO_ETC_DIR", defaults.paths.etc),
         ),
     )
-    for name in ("DATASTORE_TYPE", "FELIX_DATASTORETYPE"):
-        if read.text(name, "kubernetes").lower() != "kubernetes":
-            # Calico's manifests say it here. To go on with the other datastore would look like working.
-            read.errors.append(
-                f"{name} is {read.text(name)!r}; it must be kubernetes or unset: Kubernetes' pods and "
-                "policies, which the agent needs, are not in etcd."
-            )
+    read.errors.extend(reasons_against(environment))
     if read.errors:
         raise SettingsError("\n".join(read.errors))
     return settings

@@ -25,6 +25,7 @@ _MTU_RANGE: Final = range(68, 65536)  # RFC 791: every link carries 68 bytes; a 
 _MAX_QUEUES: Final = 4096  # drivers/net/veth.c
 _TRUE, _FALSE = frozenset({"true", "1", "t", "yes"}), frozenset({"false", "0", "f", "no", ""})
 
+_NO_ETCD: Final = "the agent works on the datastore of Kubernetes"
 # Fields that mean something to Calico and nothing here: a value is refused, with the reason.
 REFUSED: Final[dict[str, str]] = {
     "mode": "it is for Windows nodes",
@@ -34,13 +35,13 @@ REFUSED: Final[dict[str, str]] = {
     "windows_disable_host_subnet_nat_exclusion": "it is for Windows nodes",
     "windows_loopback_DSR": "it is for Windows nodes",
     "windows_disable_default_deny_all_pods": "it is for Windows nodes",
-    "etcd_endpoints": "the agent's own datastore counts; configure it there",
-    "etcd_discovery_srv": "the agent's own datastore counts; configure it there",
-    "etcd_authority": "the agent's own datastore counts; configure it there",
-    "etcd_scheme": "the agent's own datastore counts; configure it there",
-    "etcd_key_file": "the agent's own datastore counts; configure it there",
-    "etcd_cert_file": "the agent's own datastore counts; configure it there",
-    "etcd_ca_cert_file": "the agent's own datastore counts; configure it there",
+    "etcd_endpoints": _NO_ETCD,
+    "etcd_discovery_srv": _NO_ETCD,
+    "etcd_authority": _NO_ETCD,
+    "etcd_scheme": _NO_ETCD,
+    "etcd_key_file": _NO_ETCD,
+    "etcd_cert_file": _NO_ETCD,
+    "etcd_ca_cert_file": _NO_ETCD,
 }
 
 
@@ -220,7 +221,7 @@ def _check_supported(config: NetworkConfig, raw: dict[str, Any]) -> None:
     choices = (
         ("device_type", config.device_type, ("", "veth"), ("netkit",)),
         ("dataplane_options.type", str(config.dataplane_options.get("type", "")), ("", "linux"), ("grpc",)),
-        ("datastore_type", config.datastore_type, ("", "kubernetes", "etcdv3"), ()),
+        ("datastore_type", config.datastore_type, ("", "kubernetes"), ("etcdv3",)),
         ("policy.type", config.policy.type, ("", "k8s"), ()),
         (
             "calico_api_group",

@@ -85,7 +85,6 @@ async def run(environ: Mapping[str, str], datastore: Datastore) -> None:
 
 async def _configured(environ: Mapping[str, str], datastore: Datastore) -> Settings:
     """The settings, as soon as the datastore answers."""
-    read_settings(environ)  # what the environment says must be right in any case
     wait = _FIRST_RETRY
     while True:
         try:
@@ -134,6 +133,7 @@ async def _run_until_stopped() -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    read_settings(os.environ)  # what the environment says must be right in any case, and is said first
     datastore = await connect()
     try:
         work = asyncio.create_task(run(os.environ, datastore))

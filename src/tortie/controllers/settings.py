@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from tortie.datastore.choice import reasons_against
 from tortie.model.resources import KubeControllersConfigurationSpec
 
 DEFAULT_GRACE: Final = 900.0  # seconds
@@ -51,11 +52,8 @@ def read_settings(
     environ: Mapping[str, str], spec: KubeControllersConfigurationSpec | None = None
 ) -> Settings:
     """Raise SettingsError."""
-    if environ.get("DATASTORE_TYPE", "").lower() not in ("", "kubernetes"):
-        raise SettingsError(
-            f"DATASTORE_TYPE is {environ['DATASTORE_TYPE']!r}; it must be kubernetes or unset: the "
-            "controllers compare addresses with Kubernetes' pods and nodes, which are not in etcd."
-        )
+    if reasons := reasons_against(environ):
+        raise SettingsError(" ".join(reasons))
     spec = spec or KubeControllersConfigurationSpec()
     used: dict[str, str] = {}
 

@@ -134,16 +134,26 @@ async def test_leaks_and_deleted_nodes_are_collected_and_counted(
             assert await process.process.wait() == 0
 
 
-async def test_wrong_setting_ends_the_process_with_a_sentence(apiserver: ApiServer) -> None:
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"LEAK_GRACE_PERIOD": "soon"}, b"LEAK_GRACE_PERIOD is 'soon'"),
+        # Said before anything is asked of an API server, which may be unknown where etcd is meant.
+        ({"DATASTORE_TYPE": "etcdv3", "KUBECONFIG": ""}, b"DATASTORE_TYPE is 'etcdv3'"),
+    ],
+)
+async def test_wrong_setting_ends_the_process_with_a_sentence(
+    apiserver: ApiServer, environment: dict[str, str], said: bytes
+) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "tortie.controllers.main",
-        env={**os.environ, "KUBECONFIG": str(apiserver.kubeconfig), "LEAK_GRACE_PERIOD": "soon"},
+        env={**os.environ, "KUBECONFIG": str(apiserver.kubeconfig), **environment},
         stderr=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(60):
         _out, errors = await process.communicate()
     assert process.returncode == 1
-    assert b"LEAK_GRACE_PERIOD is 'soon'" in errors
+    assert said in errors
     assert b"Traceback" not in errors

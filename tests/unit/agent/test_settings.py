@@ -20,10 +20,6 @@ def test_empty_values_count_as_unset() -> None:
     assert read_settings({"IP": "", "AS": " ", "CALICO_IPV4POOL_CIDR": ""}) == read_settings({})
 
 
-def test_datastore_of_calicos_manifests_is_accepted() -> None:
-    assert read_settings({"DATASTORE_TYPE": "kubernetes", "FELIX_DATASTORETYPE": ""}) == read_settings({})
-
-
 def test_everything_can_be_set() -> None:
     settings = read_settings(
         {
@@ -96,7 +92,6 @@ def test_default_pool_can_be_switched_off(environment: dict[str, str]) -> None:
         ("CNI_MTU", "-1", "a number from 0 to 65535"),
         ("FELIX_HEALTHPORT", "x", "a number from 1 to 65535"),
         ("DATASTORE_TYPE", "etcdv3", "kubernetes or unset"),
-        ("FELIX_DATASTORETYPE", "etcdv3", "kubernetes or unset"),
     ],
 )
 def test_error_names_variable_value_and_what_is_allowed(variable: str, value: str, allowed: str) -> None:

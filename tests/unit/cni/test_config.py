@@ -61,6 +61,7 @@ def test_a_container_without_a_pod_is_allowed() -> None:
         ({}, {"device_type": "frob"}, 7, "device_type is 'frob'"),
         ({}, {"dataplane_options": {"type": "grpc"}}, 2, "dataplane_options.type is 'grpc'"),
         ({}, {"policy": {"type": "frob"}}, 7, "policy.type is 'frob'"),
+        ({}, {"datastore_type": "etcdv3"}, 2, "datastore_type is 'etcdv3'"),
         ({}, {"datastore_type": "consul"}, 7, "datastore_type is 'consul'"),
         ({}, {"calico_api_group": "projectcalico.org/v3"}, 2, "calico_api_group is"),
         ({}, {"args": {"org.apache.mesos": {"x": 1}}}, 2, "Mesos"),

@@ -42,10 +42,6 @@ def test_nothing_is_collected_without_the_node_controller_or_with_a_grace_period
     assert not read_settings({"LEAK_GRACE_PERIOD": "0s"}).collecting
 
 
-def test_datastore_of_calicos_manifests_is_accepted() -> None:
-    assert read_settings({"DATASTORE_TYPE": "kubernetes"}) == read_settings({})
-
-
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
